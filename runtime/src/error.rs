@@ -1,0 +1,134 @@
+//! One error type: a kind for branching, and a chain of context for people.
+
+use std::fmt;
+
+/// What callers may branch on. Everything else is text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The command line, a file or a value is wrong; nothing was touched.
+    Invalid,
+    /// There is no container of that name.
+    NotFound,
+    /// The ID is taken.
+    Exists,
+    /// The container is in a state that does not allow it.
+    State,
+    /// The kernel or host lacks what was asked for; the text names it.
+    Unsupported,
+    /// The process to start could not be started.
+    Exec,
+    /// Anything else: a system call or a file failed.
+    System,
+}
+
+/// An error and what was being done, outermost first.
+pub struct Error {
+    kind: Kind,
+    errno: Option<i32>,
+    chain: Vec<String>,
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub fn new(kind: Kind, text: impl Into<String>) -> Error {
+        Error { kind, errno: None, chain: vec![text.into()] }
+    }
+
+    pub fn invalid(text: impl Into<String>) -> Error {
+        Error::new(Kind::Invalid, text)
+    }
+
+    pub fn unsupported(text: impl Into<String>) -> Error {
+        Error::new(Kind::Unsupported, text)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The errno of the system call at the bottom, if there is one.
+    pub fn errno(&self) -> Option<i32> {
+        self.errno
+    }
+
+    /// The same error with another kind.
+    pub fn with_kind(mut self, kind: Kind) -> Error {
+        self.kind = kind;
+        self
+    }
+
+    /// The same error, said to have happened while doing `what`.
+    pub fn context(mut self, what: impl Into<String>) -> Error {
+        self.chain.push(what.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, part) in self.chain.iter().rev().enumerate() {
+            if i > 0 {
+                f.write_str(": ")?;
+            }
+            f.write_str(part)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The errno's text as libc has it, in lower case: callers such as dockerd and podman match on it.
+pub fn strerror(errno: i32) -> String {
+    let text = nix::errno::Errno::from_raw(errno).desc();
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        // "No such file", but not "RFS specific error".
+        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(chars).collect(),
+        _ => text.to_string(),
+    }
+}
+
+impl From<nix::errno::Errno> for Error {
+    fn from(e: nix::errno::Errno) -> Error {
+        Error { kind: Kind::System, errno: Some(e as i32), chain: vec![strerror(e as i32)] }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(e: std::io::Error) -> Error {
+        match e.raw_os_error() {
+            Some(n) => Error { kind: Kind::System, errno: Some(n), chain: vec![strerror(n)] },
+            None => Error::new(Kind::System, e.to_string()),
+        }
+    }
+}
+
+/// Adds what was being done to an error on its way up.
+pub trait Context<T> {
+    fn context(self, what: &str) -> Result<T>;
+    fn with_context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
+    fn context(self, what: &str) -> Result<T> {
+        self.map_err(|e| e.into().context(what))
+    }
+
+    fn with_context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|e| e.into().context(what()))
+    }
+}
+
+/// Returns early with an error of kind `Invalid`.
+#[macro_export]
+macro_rules! invalid {
+    ($($arg:tt)*) => { return Err($crate::error::Error::invalid(format!($($arg)*))) };
+}
