@@ -1,5 +1,8 @@
 //! `runtime`: an OCI runtime with runc's command line.
 mod error;
+mod init;
+mod seccomp;
 mod spec;
+mod sys;
 
 fn main() {}
