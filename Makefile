@@ -1,0 +1,96 @@
+# Hydra. `make help` lists the targets.
+#
+# Every target gets what it lacks from apt (as root); crates come from crates.io by way of cargo.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+TIME    ?= 60
+
+TARGET  := target/x86_64-unknown-linux-gnu/release
+BIN     := target/release
+IN      := integration/scripts
+PROGS   := runtime shim
+# An installed cargo that is new enough, else the one that apt has.
+CARGO   ?= cargo
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make install PREFIX=/usr DESTDIR=/tmp/stage      make figures QUICK=1      make test-guest FULL=1"
+
+.PHONY: demo
+demo: build ## show a container of ours running under a private Docker (root)
+	@$(IN)/setup engine
+	@$(IN)/demo
+
+.PHONY: test
+test: ## everything that can be tested on this host, the guests included (root)
+	@$(IN)/test
+
+.PHONY: build
+build: setup ## release binaries in target/release
+	@$(CARGO) build --quiet --release --workspace --bins
+	@mkdir -p $(BIN)
+	@for p in $(PROGS); do ln -sfn ../../$(TARGET)/$$p $(BIN)/$$p; done
+
+.PHONY: setup
+setup:
+	@$(IN)/setup build
+
+.PHONY: lint
+lint: setup ## formatting and clippy, warnings are errors
+	@$(IN)/setup lint
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+
+.PHONY: deny
+deny: ## licences, advisories and sources of the dependencies (builds cargo-deny once: some minutes)
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --quiet --locked cargo-deny --target-dir target/tools
+	@$(CARGO) deny --all-features check
+
+.PHONY: bench
+bench: build ## floor program, runtime, runc and crun side by side; QUICK=1 for a short run (root)
+	@$(IN)/setup engine
+	@$(IN)/bench
+
+.PHONY: bench-net
+bench-net: build ## network limits against tc and nft (root)
+	@$(IN)/setup engine net
+	@$(IN)/bench-net
+
+.PHONY: storm
+storm: build ## TIME=60 seconds of faults against the monitors, with a ledger of what was lost (root)
+	@$(IN)/setup engine
+	@SECONDS_OF_STORM=$(TIME) $(IN)/storm
+
+.PHONY: test-guest
+test-guest: build ## the suite inside emulated machines: cgroup v2, systemd, other kernels; FULL=1 for all (root)
+	@$(IN)/setup engine guest
+	@$(IN)/test-guest
+
+.PHONY: figures
+figures: build ## docs/figures: this machine's figures next to Docker with runc and crun; QUICK=1 (root)
+	@$(IN)/setup engine
+	@$(IN)/figures
+
+.PHONY: fuzz
+fuzz: ## TIME=60 seconds of cargo-fuzz on every fuzz target (needs a nightly toolchain)
+	@SECONDS_OF_FUZZ=$(TIME) $(IN)/fuzz
+
+.PHONY: install
+install: build ## PREFIX=/usr/local DESTDIR=: programs, man pages, completions
+	@$(IN)/install "$(DESTDIR)" "$(PREFIX)"
+
+.PHONY: uninstall
+uninstall: ## take away what install put there
+	@$(IN)/install --remove "$(DESTDIR)" "$(PREFIX)"
+
+.PHONY: clean
+clean: ## remove target/ and the guests' images
+	@$(CARGO) clean --quiet || rm -rf target
+	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/hydra-guest"
