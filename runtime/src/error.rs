@@ -21,6 +21,23 @@ pub enum Kind {
     System,
 }
 
+impl Kind {
+    const ALL: [Kind; 7] = [
+        Kind::Invalid,
+        Kind::NotFound,
+        Kind::Exists,
+        Kind::State,
+        Kind::Unsupported,
+        Kind::Exec,
+        Kind::System,
+    ];
+
+    /// The kind that `kind as u8` was made of.
+    pub fn from_u8(n: u8) -> Option<Kind> {
+        Kind::ALL.get(usize::from(n)).copied()
+    }
+}
+
 /// An error and what was being done, outermost first.
 pub struct Error {
     kind: Kind,
@@ -50,6 +67,12 @@ impl Error {
     /// The errno of the system call at the bottom, if there is one.
     pub fn errno(&self) -> Option<i32> {
         self.errno
+    }
+
+    /// The same error with that errno at the bottom; 0 is none.
+    pub fn with_errno(mut self, errno: i32) -> Error {
+        self.errno = (errno != 0).then_some(errno);
+        self
     }
 
     /// The same error with another kind.

@@ -1,6 +1,9 @@
 //! `runtime`: an OCI runtime with runc's command line.
+
 mod error;
 mod init;
+mod link;
+mod seal;
 mod seccomp;
 mod spec;
 mod sys;

@@ -1,5 +1,8 @@
-//! The system calls that no crate wraps. This is the only unsafe code of the runtime.
+//! The only place with `unsafe`: system calls that `nix` lacks, each behind a safe function.
 #![allow(unsafe_code)]
 
 pub mod attrs;
 pub mod bpf;
+pub mod process;
+pub mod seal;
+pub mod tty;

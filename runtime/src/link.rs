@@ -1,0 +1,212 @@
+//! The messages between the runtime and the child that becomes the container's process.
+//!
+//! One SOCK_SEQPACKET pair: one record a message, its first byte the kind. A closed end is a message too: the
+//! parent that died ends the child; the child's end closes with its `execve`.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    recvmsg, sendmsg, socketpair, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag,
+    SockType,
+};
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// From the child to its parent.
+#[derive(Debug)]
+pub enum Request {
+    /// In a new user namespace: write my id maps.
+    MapIds,
+    /// I am the go-between; the container's process has this pid (in my pid namespace).
+    Forked(i32),
+    /// Put me into the cgroup (systemd driver), or: move network devices, set what only a parent can set.
+    Prepare,
+    /// Mounts are in place, the root isn't changed yet: run the hooks of the runtime's namespace.
+    RunHooks,
+    /// The master of the console, for a parent that stays in the foreground.
+    Console(OwnedFd),
+    /// The seccomp listener, to be passed on.
+    SeccompListener(OwnedFd),
+    /// All done that can fail; waiting for `Go`.
+    Ready,
+    /// What went wrong; nothing follows.
+    Failed(Error),
+}
+
+/// From the parent to its child: the answer to any request.
+const GO: u8 = b'g';
+
+/// The child's end.
+pub struct ToParent(OwnedFd);
+
+/// The parent's end.
+pub struct ToChild(OwnedFd);
+
+pub fn pair() -> Result<(ToChild, ToParent)> {
+    let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .context("making the link to the container's process")?;
+    Ok((ToChild(a), ToParent(b)))
+}
+
+impl ToParent {
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn send(&self, text: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let Some(fd) = fd else {
+            // write(2): every seccomp profile allows it, and one may be in force already.
+            nix::unistd::write(&self.0, text).context("telling the runtime")?;
+            return Ok(());
+        };
+        let fds = [fd.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(text)], &control, MsgFlags::MSG_NOSIGNAL, None)
+            .context("telling the runtime")?;
+        Ok(())
+    }
+
+    /// Asks the parent for something and waits until it is done.
+    pub fn ask(&self, request: Request) -> Result<()> {
+        match &request {
+            Request::MapIds => self.send(b"m", None),
+            Request::Forked(pid) => {
+                let mut text = vec![b'p'];
+                text.extend_from_slice(&pid.to_le_bytes());
+                self.send(&text, None)
+            }
+            Request::Prepare => self.send(b"a", None),
+            Request::RunHooks => self.send(b"h", None),
+            Request::Console(fd) => self.send(b"c", Some(fd.as_fd())),
+            Request::SeccompListener(fd) => self.send(b"s", Some(fd.as_fd())),
+            Request::Ready => self.send(b"r", None),
+            Request::Failed(e) => {
+                self.fail(e);
+                return Ok(());
+            }
+        }?;
+        self.await_go()
+    }
+
+    fn await_go(&self) -> Result<()> {
+        let mut answer = [0u8; 1];
+        loop {
+            match nix::unistd::read(&self.0, &mut answer) {
+                Ok(1) if answer[0] == GO => return Ok(()),
+                Err(Errno::EINTR) => {}
+                _ => {
+                    return Err(Error::new(
+                        Kind::System,
+                        "the runtime that was creating the container has gone",
+                    ))
+                }
+            }
+        }
+    }
+
+    /// Tells what went wrong. The parent may be gone; then there is nobody to tell.
+    pub fn fail(&self, error: &Error) {
+        let _ = self.send(&encode_failure(error), None);
+    }
+}
+
+/// `f`, the kind, the errno, then the text; at most what fits a record.
+fn encode_failure(error: &Error) -> Vec<u8> {
+    let mut text = vec![b'f', error.kind() as u8];
+    text.extend_from_slice(&error.errno().unwrap_or(0).to_le_bytes());
+    let words = error.to_string();
+    text.extend_from_slice(&words.as_bytes()[..words.len().min(MAX_RECORD - 6)]);
+    text
+}
+
+fn decode_failure(text: &[u8]) -> Error {
+    let kind = text.first().and_then(|&k| Kind::from_u8(k)).unwrap_or(Kind::System);
+    let errno = text.get(1..5).and_then(|b| b.try_into().ok()).map_or(0, i32::from_le_bytes);
+    let words = String::from_utf8_lossy(text.get(5..).unwrap_or_default()).into_owned();
+    Error::new(kind, words).with_errno(errno)
+}
+
+const MAX_RECORD: usize = 16 * 1024;
+
+impl ToChild {
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// The next request; `None` when the child's end closed: it exec'd, or died.
+    ///
+    /// # Errors
+    /// A failure that the child reported, as it was there.
+    pub fn next(&self) -> Result<Option<Request>> {
+        let mut record = vec![0u8; MAX_RECORD];
+        let (length, fd) = loop {
+            match receive(&self.0, &mut record) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNRESET) => return Ok(None),
+                other => break other.context("listening to the container's process")?,
+            }
+        };
+        let text = &record[..length];
+        let Some((&kind, rest)) = text.split_first() else { return Ok(None) };
+        let with_fd = |make: fn(OwnedFd) -> Request| {
+            fd.map(make).ok_or_else(|| Error::new(Kind::System, "the container's process sent no descriptor"))
+        };
+        Ok(Some(match kind {
+            b'm' => Request::MapIds,
+            b'p' => Request::Forked(rest.try_into().map_or(0, i32::from_le_bytes)),
+            b'a' => Request::Prepare,
+            b'h' => Request::RunHooks,
+            b'c' => return with_fd(Request::Console).map(Some),
+            b's' => return with_fd(Request::SeccompListener).map(Some),
+            b'r' => Request::Ready,
+            b'f' => Request::Failed(decode_failure(rest)),
+            other => {
+                return Err(Error::new(
+                    Kind::System,
+                    format!("unknown message {other} from the container's process"),
+                ))
+            }
+        }))
+    }
+
+    /// Answers the last request.
+    pub fn go(&self) -> Result<()> {
+        nix::unistd::write(&self.0, &[GO]).context("answering the container's process")?;
+        Ok(())
+    }
+}
+
+fn receive(socket: &OwnedFd, record: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+    let mut parts = [std::io::IoSliceMut::new(record)];
+    let message =
+        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut fd = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            for raw in fds {
+                fd = Some(crate::sys::process::own(raw));
+            }
+        }
+    }
+    Ok((message.bytes, fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_arrives_as_it_left() {
+        let (parent, child) = pair().unwrap();
+        let sent = Error::from(Errno::ENOENT).context("mounting \"/x\"").with_kind(Kind::Invalid);
+        child.fail(&sent);
+        let Some(Request::Failed(got)) = parent.next().unwrap() else { panic!() };
+        assert_eq!(got.to_string(), "mounting \"/x\": no such file or directory");
+        assert_eq!((got.kind(), got.errno()), (Kind::Invalid, Some(libc::ENOENT)));
+        drop(child);
+        assert!(parent.next().unwrap().is_none());
+    }
+}
