@@ -1,5 +1,6 @@
 //! `runtime`: an OCI runtime with runc's command line.
 
+mod cli;
 mod error;
 mod init;
 mod link;

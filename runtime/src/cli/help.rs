@@ -1,0 +1,82 @@
+//! Help texts, drawn by clap from the tables. This is off the path of every other command.
+
+use super::grammar::{Arity, Flag, Takes, Verb};
+use super::table;
+use clap::{Arg, ArgAction, Command};
+
+/// The knob flags: (name, help).
+pub static KNOBS: &[(&str, &str)] = &[
+    ("blkio-read-bps", "limit of bytes read a second"),
+    ("blkio-write-bps", "limit of bytes written a second"),
+    ("blkio-read-iops", "limit of reads a second"),
+    ("blkio-write-iops", "limit of writes a second"),
+];
+
+/// The help of one verb, or of the program.
+pub fn help(verb: Option<&str>) -> String {
+    let mut command = match verb.and_then(table::find) {
+        Some(verb) => subcommand(verb).bin_name(format!("runtime {}", verb.name)),
+        None => command(),
+    };
+    command.render_long_help().to_string()
+}
+
+/// The whole tree, for the help, the man pages and the completions.
+pub fn command() -> Command {
+    Command::new("runtime")
+        .about(table::ABOUT)
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_version_flag(true)
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .args(table::GLOBAL.iter().map(arg))
+        .subcommands(table::VERBS.iter().map(subcommand))
+}
+
+fn subcommand(verb: &'static Verb) -> Command {
+    let knobs = KNOBS.iter().filter(|_| verb.knobs).map(|(name, help)| {
+        Arg::new(*name).long(*name).value_name("VALUE").help(*help).help_heading("Knobs")
+    });
+    let mut command = Command::new(verb.name)
+        .about(verb.about)
+        .long_about(match verb.long {
+            "" => verb.about.to_string(),
+            long => format!("{}\n\n{long}", verb.about),
+        })
+        .override_usage(format!("runtime {} [options] {}", verb.name, verb.args).trim_end().to_string())
+        .args(verb.flags().map(arg))
+        .args(knobs);
+    if !verb.args.is_empty() {
+        let many = !matches!(verb.arity, Arity::Exactly(1));
+        command = command.arg(
+            Arg::new("ARGS").value_name("container-id").num_args(1..=if many { 9 } else { 1 }).hide(true),
+        );
+    }
+    command
+}
+
+fn arg(flag: &'static Flag) -> Arg {
+    let arg = Arg::new(flag.long).help(flag.help).hide(flag.hidden);
+    let arg = match flag.long.len() {
+        1 => arg.short(flag.long.chars().next()),
+        _ => arg.long(flag.long),
+    };
+    let arg = match flag.short {
+        Some(short) => arg.short(short),
+        None => arg,
+    };
+    match flag.takes {
+        Takes::Nothing => arg.action(ArgAction::SetTrue),
+        Takes::Value(name) => arg.value_name(name).action(ArgAction::Set),
+        Takes::Values(name) => arg.value_name(name).action(ArgAction::Append),
+    }
+}
+
+/// What `--version` prints. Callers read it line by line: just one line may have the word "version".
+pub fn version() -> String {
+    let commit = match option_env!("HYDRA_COMMIT") {
+        Some(commit) => format!("commit: {commit}\n"),
+        None => String::new(),
+    };
+    format!("runtime version {}\n{commit}spec: 1.3.0\n", env!("CARGO_PKG_VERSION"))
+}
