@@ -3,6 +3,7 @@
 mod cli;
 mod error;
 mod init;
+mod knobs;
 mod link;
 mod seal;
 mod seccomp;
