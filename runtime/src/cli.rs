@@ -6,6 +6,7 @@
 mod build;
 mod grammar;
 mod help;
+mod root;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ pub struct Global {
     pub log: Option<PathBuf>,
     pub log_format: LogFormat,
     pub debug: bool,
-    pub log_level: Option<log::LevelFilter>,
+    pub log_level: Option<::log::LevelFilter>,
     pub cgroup_manager: CgroupManager,
     /// `--rootless`; `None` is auto.
     pub rootless: Option<bool>,
@@ -31,6 +32,15 @@ pub struct Global {
     pub config: Option<PathBuf>,
     /// `--criu`, of older callers; `None` is found in `$PATH`.
     pub criu: Option<PathBuf>,
+}
+
+impl Global {
+    /// The directory of the containers' state, absolute. runc's rules: real root has one of its own and does not look
+    /// at `$XDG_RUNTIME_DIR`; anybody else, and root of a user namespace that was made by somebody else (`$USER` is
+    /// not root), uses `$XDG_RUNTIME_DIR`.
+    pub fn state_root(&self) -> crate::error::Result<PathBuf> {
+        root::state_root(self.root.as_deref())
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

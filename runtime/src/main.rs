@@ -1,10 +1,12 @@
 //! `runtime`: an OCI runtime with runc's command line.
 
 mod cli;
+mod clock;
 mod error;
 mod init;
 mod knobs;
 mod link;
+mod log;
 mod seal;
 mod seccomp;
 mod spec;

@@ -119,10 +119,10 @@ fn global<'a>(get: &dyn Fn(&str) -> Option<&'a str>) -> Result<Global> {
         debug: on("debug"),
         log_level: match get("log-level") {
             None | Some("") => None,
-            Some("error") => Some(log::LevelFilter::Error),
-            Some("warn" | "warning") => Some(log::LevelFilter::Warn),
-            Some("info") => Some(log::LevelFilter::Info),
-            Some("debug") => Some(log::LevelFilter::Debug),
+            Some("error") => Some(::log::LevelFilter::Error),
+            Some("warn" | "warning") => Some(::log::LevelFilter::Warn),
+            Some("info") => Some(::log::LevelFilter::Info),
+            Some("debug") => Some(::log::LevelFilter::Debug),
             Some(other) => return Err(format!("invalid log-level: {other} (error, warning, info, debug)")),
         },
         cgroup_manager: match get("cgroup-manager") {
