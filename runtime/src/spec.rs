@@ -294,8 +294,9 @@ pub struct Seccomp {
     pub default_errno_ret: Option<u32>,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub architectures: Vec<String>,
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
-    pub flags: Vec<String>,
+    /// Absent is not the same as empty: then SPEC_ALLOW is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<String>>,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub listener_path: String,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]

@@ -1,0 +1,17 @@
+//! Verdicts of compiled profiles, read off by interpreting the program as the kernel does.
+
+mod differential;
+mod interpreter;
+mod oracle;
+mod profiles;
+
+use super::*;
+use interpreter::{run, Data};
+
+fn profile(json: serde_json::Value) -> spec::Seccomp {
+    serde_json::from_value(json).unwrap()
+}
+
+fn arch(name: &str) -> &'static Arch {
+    Arch::find(&format!("SCMP_ARCH_{name}")).unwrap()
+}
