@@ -114,3 +114,89 @@ pub fn open_proc(procfs: BorrowedFd<'_>, path: &str, flags: i32) -> io::Result<O
 pub fn is_procfs(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(nix::sys::statfs::fstatfs(fd)?.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC)
 }
+
+/// sched_setaffinity(2) of `pid`, 0 being the caller. The kernel ignores bits beyond its CPUs.
+pub fn set_affinity(pid: i32, mask: &[u64]) -> Result<(), Errno> {
+    let size = std::mem::size_of_val(mask);
+    // SAFETY: the kernel reads at most `size` bytes, which are the slice's own.
+    Errno::result(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size, mask.as_ptr()) }).map(drop)
+}
+
+/// What sched_setattr(2) takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchedAttr {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    /// The three times of SCHED_DEADLINE, in nanoseconds.
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+#[repr(C)]
+struct KernelSchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// sched_setattr(2) of `pid`, 0 being the caller.
+pub fn sched_setattr(pid: i32, attr: &SchedAttr) -> Result<(), Errno> {
+    let SchedAttr { policy, flags, nice, priority, runtime, deadline, period } = *attr;
+    let size = std::mem::size_of::<KernelSchedAttr>() as u32;
+    let attr = KernelSchedAttr { size, policy, flags, nice, priority, runtime, deadline, period };
+    // SAFETY: the first field says how many bytes there are to read, and they outlive the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &attr, 0) }).map(drop)
+}
+
+/// ioprio_set(2) of the caller.
+pub fn ioprio_set(priority: i32) -> Result<(), Errno> {
+    const WHO_PROCESS: i32 = 1;
+    // SAFETY: the call takes integers alone.
+    Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, priority) }).map(drop)
+}
+
+pub fn personality(domain: u64) -> Result<(), Errno> {
+    // SAFETY: the call takes an integer alone.
+    Errno::result(unsafe { libc::syscall(libc::SYS_personality, domain) }).map(drop)
+}
+
+/// set_mempolicy(2) of the caller.
+pub fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<(), Errno> {
+    // The kernel takes one bit less than it is told of.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    // SAFETY: the kernel reads `bits` - 1 bits, which are the slice's own; none where there are none.
+    Errno::result(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) }).map(drop)
+}
+
+/// Joins the session keyring `name`, making it if need be; returns its serial number.
+pub fn join_session_keyring(name: &str) -> Result<i32, Errno> {
+    const JOIN_SESSION_KEYRING: i32 = 1;
+    let name = std::ffi::CString::new(name).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the name is NUL-terminated and outlives the call.
+    let serial = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) };
+    Errno::result(serial).map(|serial| serial as i32)
+}
+
+/// `type;uid;gid;perm;description`.
+pub fn describe_key(serial: i32) -> Result<String, Errno> {
+    const DESCRIBE: i32 = 6;
+    let mut text = vec![0u8; 4096];
+    // SAFETY: the kernel writes at most the length that it is given, which is the buffer's own.
+    let length = unsafe { libc::syscall(libc::SYS_keyctl, DESCRIBE, serial, text.as_mut_ptr(), text.len()) };
+    text.truncate(Errno::result(length)? as usize);
+    Ok(String::from_utf8_lossy(&text).trim_end_matches('\0').to_string())
+}
+
+pub fn set_key_permissions(serial: i32, permissions: u32) -> Result<(), Errno> {
+    const SETPERM: i32 = 5;
+    // SAFETY: the call takes integers alone.
+    Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, SETPERM, serial, permissions) }).map(drop)
+}
