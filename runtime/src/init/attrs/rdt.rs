@@ -1,0 +1,246 @@
+//! `linux.intelRdt`: a class of service (cache and memory bandwidth) and a monitoring group in the resctrl file system.
+//! The parent does this, for a child that has not begun to run.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::invalid;
+use crate::spec;
+
+/// What to make in resctrl.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rdt {
+    /// The class of service's directory below the root; empty for the root itself.
+    clos: String,
+    /// The class was named by the profile: others may use it, and it stays.
+    shared: bool,
+    schemata: String,
+    /// The monitoring group below the class.
+    monitor: Option<String>,
+    needs_l3: bool,
+    needs_mb: bool,
+}
+
+/// `id` names what is the container's own.
+pub fn parse(given: &spec::IntelRdt, id: &str) -> Result<Rdt> {
+    let clos = given.clos_id.as_str();
+    if clos == "." || clos == ".." || (clos.len() > 1 && clos.contains('/')) || clos.contains('\0') {
+        invalid!("invalid intelRdt.ClosID {clos:?}");
+    }
+    let lines = [&given.l3_cache_schema, &given.mem_bw_schema].into_iter().chain(&given.schemata);
+    let schemata: String = lines.filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect();
+    Ok(Rdt {
+        clos: if clos.is_empty() { id } else { clos.trim_start_matches('/') }.to_string(),
+        shared: !clos.is_empty(),
+        schemata,
+        monitor: given.enable_monitoring.then(|| id.to_string()),
+        needs_l3: !given.l3_cache_schema.is_empty(),
+        needs_mb: !given.mem_bw_schema.is_empty(),
+    })
+}
+
+/// Where resctrl is mounted: at its usual place, or anywhere. None: the machine has no RDT, or nobody mounted it.
+pub fn root() -> Option<PathBuf> {
+    const USUAL: &str = "/sys/fs/resctrl";
+    const RDTGROUP_SUPER_MAGIC: i64 = 0x0765_5821;
+    // The kernel makes the empty directory where the processor has RDT.
+    let there = nix::sys::statfs::statfs(USUAL).ok()?;
+    if there.filesystem_type().0 as i64 == RDTGROUP_SUPER_MAGIC {
+        return Some(USUAL.into());
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (fields, source) = line.split_once(" - ")?;
+        let path = fields.split(' ').nth(4)?;
+        source.starts_with("resctrl ").then(|| path.replace("\\040", " ").into())
+    })
+}
+
+impl Rdt {
+    /// Refuses what the machine can't give, before anything is touched.
+    pub fn check(&self, root: Option<&Path>) -> Result<()> {
+        let Some(root) = root else {
+            return Err(Error::unsupported("intelRdt is specified in config, but Intel RDT is not enabled"));
+        };
+        if self.needs_l3 && !root.join("info/L3").exists() {
+            let text = "intelRdt.l3CacheSchema is specified in config, but Intel RDT/CAT is not enabled";
+            return Err(Error::unsupported(text));
+        }
+        if self.needs_mb && !root.join("info/MB").exists() {
+            let text = "intelRdt.memBwSchema is specified in config, but Intel RDT/MBA is not enabled";
+            return Err(Error::unsupported(text));
+        }
+        if self.shared && self.schemata.is_empty() && !self.clos_dir(root).is_dir() {
+            invalid!(
+                "clos dir {} not accessible (must be pre-created when schemata, l3CacheSchema and memBwSchema are empty)",
+                self.clos_dir(root).display()
+            );
+        }
+        Ok(())
+    }
+
+    fn clos_dir(&self, root: &Path) -> PathBuf {
+        // Joining "" would add a slash at the end.
+        if self.clos.is_empty() {
+            root.to_path_buf()
+        } else {
+            root.join(&self.clos)
+        }
+    }
+
+    /// The directories that `apply` would make, and that deletion has to remove, in that order. One that is there already
+    /// is somebody else's. To be asked, and recorded, before `apply`.
+    pub fn to_undo(&self, root: &Path) -> Vec<PathBuf> {
+        let clos = self.clos_dir(root);
+        let monitor = self.monitor.as_ref().map(|id| clos.join("mon_groups").join(id));
+        let own_clos = (!self.shared).then_some(clos);
+        monitor.into_iter().chain(own_clos).filter(|dir| !dir.exists()).collect()
+    }
+
+    /// Puts `pid` into its groups, making them if need be.
+    pub fn apply(&self, root: &Path, pid: i32) -> Result<()> {
+        let clos = self.clos_dir(root);
+        make(root, &clos)?;
+        if !self.schemata.is_empty() {
+            write(root, &clos.join("schemata"), &self.schemata)?;
+        }
+        write(root, &clos.join("tasks"), &pid.to_string())?;
+        if let Some(id) = &self.monitor {
+            let monitor = clos.join("mon_groups").join(id);
+            make(root, &monitor)?;
+            write(root, &monitor.join("tasks"), &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Puts one more process, that `exec` adds, where the first one is.
+    pub fn join(&self, root: &Path, pid: i32) -> Result<()> {
+        let clos = self.clos_dir(root);
+        write(root, &clos.join("tasks"), &pid.to_string())?;
+        match &self.monitor {
+            Some(id) => write(root, &clos.join("mon_groups").join(id).join("tasks"), &pid.to_string()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Removes one of the directories that `to_undo` named. The kernel moves what is left in it to the group above.
+pub fn remove(dir: &Path) -> Result<()> {
+    match fs::remove_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.with_context(|| format!("remove resctrl group {}", dir.display())),
+    }
+}
+
+fn make(root: &Path, dir: &Path) -> Result<()> {
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result
+            .map_err(|e| explain(root, e))
+            .with_context(|| format!("make resctrl group {}", dir.display())),
+    }
+}
+
+fn write(root: &Path, file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text)
+        .map_err(|e| explain(root, e))
+        .with_context(|| format!("intelrdt: unable to write {text:?} to {}", file.display()))
+}
+
+/// resctrl's errno says little; a file says more.
+fn explain(root: &Path, error: io::Error) -> Error {
+    let said = fs::read_to_string(root.join("info/last_cmd_status")).unwrap_or_default();
+    match said.trim() {
+        "" | "ok" => Error::from(error),
+        said => Error::new(Kind::System, format!("{}, last_cmd_status: {said}", Error::from(error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(clos: &str, schemata: &[&str], monitoring: bool) -> spec::IntelRdt {
+        spec::IntelRdt {
+            clos_id: clos.into(),
+            schemata: schemata.iter().map(|line| line.to_string()).collect(),
+            enable_monitoring: monitoring,
+            ..Default::default()
+        }
+    }
+
+    /// A directory that looks like resctrl: no machine of ours has the real one.
+    struct Fake(PathBuf);
+
+    impl Fake {
+        fn new(name: &str) -> Fake {
+            let root = std::env::temp_dir().join(format!("hydra-rdt-{name}-{}", std::process::id()));
+            fs::create_dir_all(root.join("info/L3")).unwrap();
+            fs::create_dir_all(root.join("mon_groups")).unwrap();
+            Fake(root)
+        }
+    }
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_class_of_its_own() {
+        let fake = Fake::new("own");
+        let rdt = parse(&given("", &["L3:0=f"], false), "c1").unwrap();
+        rdt.check(Some(&fake.0)).unwrap();
+        let undo = rdt.to_undo(&fake.0);
+        assert_eq!(undo, [fake.0.join("c1")]);
+        rdt.apply(&fake.0, 42).unwrap();
+        assert_eq!(fs::read_to_string(fake.0.join("c1/schemata")).unwrap(), "L3:0=f\n");
+        assert_eq!(fs::read_to_string(fake.0.join("c1/tasks")).unwrap(), "42");
+        assert!(rdt.to_undo(&fake.0).is_empty(), "what exists is not to be removed");
+        assert!(remove(&fake.0.join("absent")).is_ok());
+    }
+
+    #[test]
+    fn the_root_class_with_monitoring() {
+        let fake = Fake::new("root");
+        let rdt = parse(&given("/", &[], true), "c1").unwrap();
+        rdt.check(Some(&fake.0)).unwrap();
+        assert_eq!(rdt.to_undo(&fake.0), [fake.0.join("mon_groups/c1")]);
+        rdt.apply(&fake.0, 42).unwrap();
+        assert_eq!(fs::read_to_string(fake.0.join("mon_groups/c1/tasks")).unwrap(), "42");
+    }
+
+    #[test]
+    fn refusals() {
+        let fake = Fake::new("refusals");
+        for clos in [".", "..", "a/b", "/x"] {
+            assert!(parse(&given(clos, &[], false), "c").is_err(), "{clos}");
+        }
+        assert!(parse(&given("", &[], false), "c").unwrap().check(None).is_err());
+        let text =
+            parse(&given("shared", &[], false), "c").unwrap().check(Some(&fake.0)).unwrap_err().to_string();
+        assert!(text.contains("must be pre-created"), "{text}");
+        let mb = spec::IntelRdt { mem_bw_schema: "MB:0=20".into(), ..given("", &[], false) };
+        assert!(parse(&mb, "c")
+            .unwrap()
+            .check(Some(&fake.0))
+            .unwrap_err()
+            .to_string()
+            .contains("MBA is not enabled"));
+    }
+
+    #[test]
+    fn the_kernels_own_words() {
+        let fake = Fake::new("words");
+        fs::write(fake.0.join("info/last_cmd_status"), "bit mask 0x1 is bad\n").unwrap();
+        let rdt = parse(&given("absent/", &[], false), "c");
+        assert!(rdt.is_err());
+        let rdt = parse(&given("absent", &["L3:0=1"], false), "c").unwrap();
+        fs::write(fake.0.join("absent"), "a file, not a directory").unwrap();
+        let text = rdt.apply(&fake.0, 1).unwrap_err().to_string();
+        assert!(text.ends_with("last_cmd_status: bit mask 0x1 is bad"), "{text}");
+    }
+}
