@@ -1,0 +1,9 @@
+//! One suite, whatever the program under test and whatever the machine: `RUNTIME=/usr/sbin/runc` puts the same
+//! questions to runc.
+//!
+//! `differs!(Runc, "…")` marks what a peer is known to do otherwise, with the reason.
+
+mod cli;
+mod exec;
+mod lifecycle;
+mod process;
