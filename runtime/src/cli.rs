@@ -129,6 +129,8 @@ pub struct Create {
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     pub preserve_fds: u32,
+    /// `--class`, in the place of the annotation `hydra.class`.
+    pub class: Option<String>,
     /// Knob flags (name without the dashes, value), in the order given.
     pub knobs: Vec<(String, String)>,
 }
@@ -276,7 +278,7 @@ pub struct Misuse {
     pub text: String,
     /// Standard output: runc prints the help there.
     pub stdout: String,
-    pub exit_code: i32,
+    pub exit_code: u8,
 }
 
 /// Reads the arguments, the program's name first. The global options come back also where the verb's are wrong,
@@ -285,4 +287,4 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> (Global, Res
     build::parse(args.into_iter())
 }
 
-pub use help::{help, version};
+pub use help::{help, version, VERSION};

@@ -2,6 +2,7 @@
 
 mod cli;
 mod clock;
+mod commands;
 mod error;
 mod init;
 mod knobs;
@@ -12,4 +13,6 @@ mod seccomp;
 mod spec;
 mod sys;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    commands::main(std::env::args_os()).into()
+}

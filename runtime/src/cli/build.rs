@@ -235,6 +235,7 @@ fn create(id: String, given: Given) -> Result<Create> {
         no_pivot: given.on("no-pivot"),
         no_new_keyring: given.on("no-new-keyring"),
         preserve_fds: given.number("preserve-fds")?.unwrap_or(0),
+        class: given.text("class"),
         knobs: given.knobs,
     })
 }
@@ -398,7 +399,6 @@ fn restore(id: String, given: &Given) -> Result<Restore> {
     })
 }
 
-/// Knob flags have a dash after a controller's name, so that no other flag is taken for one.
 fn is_knob(name: &str) -> bool {
-    help::KNOBS.iter().any(|(knob, _)| *knob == name)
+    name == help::CGROUP_FILE || crate::knobs::flags().any(|knob| knob.name == name)
 }

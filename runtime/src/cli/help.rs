@@ -2,15 +2,14 @@
 
 use super::grammar::{Arity, Flag, Takes, Verb};
 use super::table;
+use crate::knobs;
 use clap::{Arg, ArgAction, Command};
 
-/// The knob flags: (name, help).
-pub static KNOBS: &[(&str, &str)] = &[
-    ("blkio-read-bps", "limit of bytes read a second"),
-    ("blkio-write-bps", "limit of bytes written a second"),
-    ("blkio-read-iops", "limit of reads a second"),
-    ("blkio-write-iops", "limit of writes a second"),
-];
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A raw file of the container's cgroup, as a knob; it has no row in the table of knobs.
+pub const CGROUP_FILE: &str = "cgroup-file";
 
 /// The help of one verb, or of the program.
 pub fn help(verb: Option<&str>) -> String {
@@ -25,7 +24,7 @@ pub fn help(verb: Option<&str>) -> String {
 pub fn command() -> Command {
     Command::new("runtime")
         .about(table::ABOUT)
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(VERSION)
         .disable_version_flag(true)
         .disable_help_subcommand(true)
         .subcommand_required(true)
@@ -34,9 +33,7 @@ pub fn command() -> Command {
 }
 
 fn subcommand(verb: &'static Verb) -> Command {
-    let knobs = KNOBS.iter().filter(|_| verb.knobs).map(|(name, help)| {
-        Arg::new(*name).long(*name).value_name("VALUE").help(*help).help_heading("Knobs")
-    });
+    let knobs = knob_args(verb);
     let mut command = Command::new(verb.name)
         .about(verb.about)
         .long_about(match verb.long {
@@ -53,6 +50,22 @@ fn subcommand(verb: &'static Verb) -> Command {
         );
     }
     command
+}
+
+/// The knob flags, those left out that the verb has as its own.
+fn knob_args(verb: &'static Verb) -> Vec<Arg> {
+    if !verb.knobs {
+        return Vec::new();
+    }
+    let arg = |name: String, value: String, help: &'static str| {
+        Arg::new(name.clone()).long(name).value_name(value).help(help).help_heading("Knobs")
+    };
+    let file = arg(CGROUP_FILE.into(), "FILE=VALUE".into(), "write VALUE to FILE of the container's cgroup");
+    knobs::flags()
+        .filter(|knob| !verb.flags().any(|own| own.long == knob.name))
+        .map(|knob| arg(knob.name, knob.value, knob.help))
+        .chain([file])
+        .collect()
 }
 
 fn arg(flag: &'static Flag) -> Arg {
@@ -78,5 +91,5 @@ pub fn version() -> String {
         Some(commit) => format!("commit: {commit}\n"),
         None => String::new(),
     };
-    format!("runtime version {}\n{commit}spec: 1.3.0\n", env!("CARGO_PKG_VERSION"))
+    format!("runtime version {VERSION}\n{commit}spec: 1.3.0\n")
 }

@@ -33,6 +33,7 @@ static START: &[Flag] = &[
     switch("no-new-keyring", "let the container inherit the caller's session keyring"),
     value("preserve-fds", "N", "pass N more file descriptors, after stdio and $LISTEN_FDS"),
     switch("no-subreaper", "don't reap processes that lose their parent"),
+    value("class", "NAME", "class of the container"),
 ];
 
 static RUN: &[Flag] = &[
