@@ -39,7 +39,7 @@ fn with_verb(
     before: &Given,
     rest: &mut dyn Iterator<Item = String>,
 ) -> (Global, std::result::Result<Command, Misuse>) {
-    let knob = if verb.knobs { is_knob } else { |_: &str| false };
+    let knob = if verb.knobs { crate::knobs::is_flag } else { |_: &str| false };
     let scope = Scope { groups: verb.flags, fallback: table::INHERITED, knob, stops: verb.stops };
     let read = grammar::read(rest, &scope);
     let behind = |name: &str| match &read {
@@ -397,8 +397,4 @@ fn restore(id: String, given: &Given) -> Result<Restore> {
         lsm_profile: given.text("lsm-profile"),
         lsm_mount_context: given.text("lsm-mount-context"),
     })
-}
-
-fn is_knob(name: &str) -> bool {
-    name == help::CGROUP_FILE || crate::knobs::flags().any(|knob| knob.name == name)
 }

@@ -5,29 +5,67 @@ pub mod layers;
 pub mod table;
 pub mod value;
 
-pub use layers::{at_create, Effective, Layers, Source};
+pub use layers::{at_create, Layers};
+
+use crate::error::Result;
+use crate::invalid;
 
 /// A flag of `create`, `run` and `update`.
 #[derive(Debug)]
 pub struct Flag {
     /// Without the dashes: `blkio-write-bps`.
     pub name: String,
-    /// The knob it sets.
-    pub knob: &'static str,
     /// How its value is written.
     pub value: String,
     pub help: &'static str,
-    /// runc's `update` has a flag of this name, with runc's meaning and grammar.
-    pub runc: bool,
 }
 
-/// The flags of all knobs. `--class NAME` and `--cgroup-file FILE=VALUE` (knob `cgroup.FILE`) come on top.
+/// The flags of all knobs, for help texts; `--cgroup-file FILE=VALUE` comes on top. runc's flags of the same
+/// name have precedence.
 pub fn flags() -> impl Iterator<Item = Flag> {
-    table::KNOBS.iter().map(|k| Flag {
-        name: k.flag(),
-        knob: k.name,
-        value: k.value_text(),
-        help: k.about,
-        runc: k.runc_flag,
-    })
+    let knobs = table::KNOBS.iter().map(|k| Flag { name: k.flag(), value: k.value_text(), help: k.about });
+    let class = Flag { name: "class".into(), value: "NAME".into(), help: "the container's class" };
+    knobs.chain([class])
+}
+
+/// Whether a knob has this flag (without the dashes).
+pub fn is_flag(name: &str) -> bool {
+    name == "cgroup-file" || name == "class" || knob_of(name).is_some()
+}
+
+fn knob_of(flag: &str) -> Option<&'static table::Knob> {
+    let same = |k: &&table::Knob| {
+        k.name.len() == flag.len()
+            && k.name.bytes().map(|b| if b == b'.' { b'-' } else { b }).eq(flag.bytes())
+    };
+    table::KNOBS.iter().find(same)
+}
+
+/// A flag and its value as a knob and its value.
+pub fn from_flag(flag: &str, value: &str) -> Result<(String, String)> {
+    match (flag, value.split_once('=')) {
+        ("class", _) => Ok(("class".into(), value.into())),
+        ("cgroup-file", Some((file, value))) => Ok((format!("{}{file}", table::RAW), value.into())),
+        ("cgroup-file", None) => invalid!("--cgroup-file: '{value}' is not FILE=VALUE"),
+        _ => match knob_of(flag) {
+            Some(knob) => Ok((knob.name.into(), value.into())),
+            None => invalid!("--{flag} is not the flag of a knob"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_knobs() {
+        for flag in flags().filter(|f| !matches!(f.name.as_str(), "class" | "cgroup-file")) {
+            let (knob, _) = from_flag(&flag.name, "1").unwrap();
+            assert_eq!(table::find(&knob).unwrap().flag(), flag.name);
+        }
+        assert!(is_flag("blkio-write-bps") && !is_flag("blkio.write-bps") && !is_flag("memory"));
+        let raw = from_flag("cgroup-file", "memory.high=a=b").unwrap();
+        assert_eq!(raw, ("cgroup.memory.high".into(), "a=b".into()));
+    }
 }

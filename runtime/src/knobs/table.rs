@@ -64,6 +64,11 @@ const MANY: u64 = i64::MAX as u64;
 const BLKIO_LACKING: &str = "refused: the kernel has no block IO throttling";
 const MEM_V1: &str = "refused on v1: it has no such limit";
 const REFUSED: &str = "refused by name";
+const TOP_RATE: u64 = netlimit::MAX_RATE;
+
+const fn net(name: &'static str, grammar: Grammar, about: &'static str) -> Knob {
+    knob(name, grammar, "BPF in cgroup2", "BPF", about).lacking("as net.egress-rate")
+}
 
 const fn knob(
     name: &'static str,
@@ -78,6 +83,11 @@ const fn knob(
 impl Knob {
     const fn range(mut self, min: u64, max: u64) -> Knob {
         self.range = (min, max);
+        self
+    }
+
+    const fn v1(mut self, file: &'static str) -> Knob {
+        self.v1 = file;
         self
     }
 
@@ -322,90 +332,41 @@ pub const KNOBS: &[Knob] = &[
     knob("rdma.hca-objects", Keyed(Unit::Count), "rdma.max", "rdma.max", "RDMA objects by device")
         .range(0, u32::MAX as u64),
     knob("misc.max", Keyed(Unit::Count), "misc.max", "misc.max", "miscellaneous resources by name"),
-    knob("net.egress-rate", One(Unit::Rate), "BPF on the twin under cgroup2", "BPF", "bytes sent per second")
-        .range(1000, MANY)
+    net("net.egress-rate", One(Unit::Rate), "bytes sent per second")
+        .range(1000, TOP_RATE)
         .lacking("refused: wants a cgroup2 mount and CONFIG_CGROUP_BPF"),
-    knob(
-        "net.ingress-rate",
-        One(Unit::Rate),
-        "BPF on the twin under cgroup2",
-        "BPF",
-        "bytes received per second",
-    )
-    .range(1000, MANY)
-    .lacking("as net.egress-rate"),
-    knob(
-        "net.egress-pps",
-        One(Unit::PerSecond),
-        "BPF on the twin under cgroup2",
-        "BPF",
-        "packets sent per second",
-    )
-    .range(1, u32::MAX as u64)
-    .lacking("as net.egress-rate"),
-    knob(
-        "net.ingress-pps",
-        One(Unit::PerSecond),
-        "BPF on the twin under cgroup2",
-        "BPF",
-        "packets received per second",
-    )
-    .range(1, u32::MAX as u64)
-    .lacking("as net.egress-rate"),
-    knob(
+    net("net.ingress-rate", One(Unit::Rate), "bytes received per second").range(1000, TOP_RATE),
+    net("net.egress-pps", One(Unit::PerSecond), "packets sent per second").range(1, TOP_RATE),
+    net("net.ingress-pps", One(Unit::PerSecond), "packets received per second").range(1, TOP_RATE),
+    net(
         "net.egress-burst",
-        Number(Unit::Bytes),
-        "BPF on the twin under cgroup2",
-        "BPF",
-        "bytes that may pass at once above the rate",
+        One(Unit::Bytes),
+        "bytes that may be sent at once after a pause; max is the usual 250 ms' worth",
     )
-    .range(1500, MANY)
-    .lacking("as net.egress-rate"),
-    knob(
-        "net.ingress-burst",
-        Number(Unit::Bytes),
-        "BPF on the twin under cgroup2",
-        "BPF",
-        "bytes that may pass at once above the rate",
+    .range(1500, TOP_RATE),
+    net("net.ingress-burst", One(Unit::Bytes), "bytes that may be received at once after a pause")
+        .range(1500, TOP_RATE),
+    net("net.egress-pps-burst", One(Unit::Count), "packets that may be sent at once after a pause")
+        .range(1, TOP_RATE),
+    net("net.ingress-pps-burst", One(Unit::Count), "packets that may be received at once after a pause")
+        .range(1, TOP_RATE),
+    net("net.new-conns", One(Unit::PerSecond), "connections opened per second").range(1, TOP_RATE),
+    net(
+        "net.new-conns-burst",
+        One(Unit::Count),
+        "connections opened at once after a pause; max is one second's worth",
     )
-    .range(1500, MANY)
-    .lacking("as net.egress-rate"),
-    knob(
-        "net.new-conns",
-        One(Unit::PerSecond),
-        "BPF on the twin under cgroup2",
-        "BPF",
-        "connections opened per second",
-    )
-    .range(1, u32::MAX as u64)
-    .lacking("as net.egress-rate"),
-    knob(
-        "net.ingress-mode",
-        Word(&["police", "queue"]),
-        "",
-        "",
-        "drop at once what exceeds the rate, or queue it",
-    )
-    .lacking("queue is refused where there is no host-side veth"),
-    knob("net.loopback", Switch, "", "", "traffic of the loopback interface counts too")
-        .lacking("as net.egress-rate"),
-    knob(
-        "net.classid",
-        ClassId,
-        "net_cls.classid",
-        "BPF",
-        "class of the container's packets, for tc and nft",
-    )
-    .lacking("refused where neither net_cls nor BPF is there"),
-    knob(
-        "net.priority",
-        Keyed(Unit::Plain),
-        "net_prio.ifpriomap",
-        "BPF",
-        "priority of the container's packets by interface",
-    )
-    .range(0, u32::MAX as u64)
-    .lacking("as net.classid"),
+    .range(1, TOP_RATE),
+    net("net.count-loopback", Switch, "traffic of the loopback interface counts too"),
+    net("net.ingress-mode", Word(&["police", "queue"]), "drop at once what exceeds the rate, or queue it")
+        .lacking("queue is refused where there is no veth on the host's side"),
+    net("net.classid", ClassId, "class of the container's packets, for tc and nft")
+        .v1("net_cls.classid")
+        .lacking("refused where neither net_cls nor BPF is there"),
+    net("net.priority", Keyed(Unit::Plain), "priority of the container's packets by interface")
+        .range(0, u32::MAX as u64 - 1)
+        .v1("net_prio.ifpriomap")
+        .lacking("as net.classid"),
 ];
 
 /// Prefix of the knobs that name a kernel file: `cgroup.memory.high`.

@@ -1,0 +1,576 @@
+//! What the knobs come to on one host: resources, raw files, network limits and totals. Pure: which devices a
+//! selector means and which cgroup version a controller has are asked of the caller.
+
+use std::collections::BTreeMap;
+
+use cgroup::layout::Version;
+use cgroup::resources::{BlockIo, HugepageLimit, ThrottleDevice, WeightDevice};
+use cgroup::Resources;
+use netlimit::Cap;
+use serde::{Deserialize, Serialize};
+
+use super::layers::{Asked, Effective};
+use super::table::{Value, RAW};
+use super::value::{Amount, Selector};
+use crate::error::{Context, Error, Result};
+use crate::invalid;
+
+/// A whole disk, dm, md or loop device: what the kernel can throttle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Device {
+    pub major: u32,
+    pub minor: u32,
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// What the limits depend on besides the knobs.
+pub struct World<'a> {
+    /// Which version's files a controller has, `None` if the host lacks it.
+    pub version: &'a dyn Fn(&str) -> Option<Version>,
+    /// The devices behind a selector. For one that names a path or a device it is an error if there are none.
+    pub devices: &'a dyn Fn(&Selector) -> Result<Vec<Device>>,
+}
+
+impl World<'_> {
+    fn need(&self, asked: &Asked, controller: &str) -> Result<Version> {
+        (self.version)(controller).ok_or_else(|| {
+            Error::unsupported(format!("{}: this host has no cgroup controller {controller}", asked.knob.name))
+        })
+    }
+
+    fn need_v2(&self, asked: &Asked, controller: &str, instead: &str) -> Result<()> {
+        match self.need(asked, controller)? {
+            Version::V2 => Ok(()),
+            Version::V1 => Err(Error::unsupported(format!(
+                "{}: cgroup v1, which this host has for {controller}, can't do this: {instead}",
+                asked.knob.name
+            ))),
+        }
+    }
+}
+
+/// One budget over all of a container's devices, in bytes or operations per second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Totals {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_bps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_iops: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_iops: Option<u64>,
+}
+
+impl Totals {
+    /// In the order read bps, write bps, read iops, write iops.
+    pub fn all(&self) -> [Option<u64>; 4] {
+        [self.read_bps, self.write_bps, self.read_iops, self.write_iops]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all() == [None; 4]
+    }
+}
+
+/// Where a knob for devices ended up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    pub knob: String,
+    pub device: Device,
+    /// The rate, weight or target; absent when lifted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount: Option<u64>,
+    pub selector: String,
+}
+
+/// A line of a kernel file: the file, and what the line is for in files that hold many (`8:0`).
+pub type Line = (String, String);
+
+/// Everything to be set.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    pub resources: Resources,
+    /// Written after the resources, in the order of the file names.
+    pub raw: BTreeMap<Line, String>,
+    pub net: netlimit::Limits,
+    pub totals: Totals,
+    /// The devices that share the totals.
+    pub shared: Vec<Device>,
+    /// Limits of the single devices, which no share of a total may exceed.
+    pub placed: Vec<Placed>,
+    pub follow_mounts: bool,
+    /// What holds less than it seems to, as sentences.
+    pub notes: Vec<String>,
+}
+
+impl Limits {
+    /// A process has to watch over this container.
+    pub fn needs_helper(&self) -> bool {
+        !self.totals.is_empty() || self.follow_mounts
+    }
+
+    /// The raw lines as writes for a cgroup.
+    pub fn raw_writes(&self) -> Result<Vec<cgroup::Write>> {
+        let mut writes = Vec::new();
+        for ((file, _), line) in &self.raw {
+            writes.extend(cgroup::Write::raw(file, line, "knob").map_err(|e| Error::invalid(e.to_string()))?);
+        }
+        Ok(writes)
+    }
+}
+
+/// The container's own resources with the knobs laid over them.
+pub fn limits(base: &Resources, effective: &Effective, world: &World<'_>) -> Result<Limits> {
+    let mut limits = Limits { resources: base.clone(), ..Limits::default() };
+    for asked in effective.0.values() {
+        forget_unified(&mut limits.resources.unified, asked);
+    }
+    for (name, asked) in &effective.0 {
+        put(&mut limits, name, asked, world).with_context(|| format!("from the {}", asked.from))?;
+    }
+    share_totals(&mut limits, world)?;
+    Ok(limits)
+}
+
+/// A file of config.json's `unified` that a knob sets too must not be written after it.
+fn forget_unified(unified: &mut BTreeMap<String, String>, asked: &Asked) {
+    for file in asked.knob.v2.split([',', ' ']).filter(|f| *f != "io.max" && f.contains('.')) {
+        unified.remove(file);
+    }
+}
+
+fn put(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) -> Result<()> {
+    if let Some(file) = name.strip_prefix(RAW) {
+        return put_raw(limits, file, asked, world);
+    }
+    match name.split('.').next().unwrap_or_default() {
+        "blkio" => put_blkio(limits, name, asked, world),
+        "memory" => put_memory(limits, name, asked, world),
+        "cpu" | "cpuset" => put_cpu(limits, name, asked, world),
+        "net" => put_net(&mut limits.net, name, &asked.value),
+        _ => put_other(limits, name, asked, world),
+    }
+}
+
+fn put_raw(limits: &mut Limits, file: &str, asked: &Asked, world: &World<'_>) -> Result<()> {
+    let controller = file.split('.').next().unwrap_or_default();
+    if controller != "cgroup" && (world.version)(controller).is_none() {
+        return Err(Error::unsupported(format!("{RAW}{file}: this host has no cgroup controller {controller}")));
+    }
+    limits.resources.unified.remove(file);
+    if let Value::Text(text) = &asked.value {
+        for line in text.lines().filter(|l| !l.trim().is_empty()) {
+            limits.raw.insert((file.into(), line_key(file, line)), line.trim().into());
+        }
+    }
+    Ok(())
+}
+
+/// Files of one line for each device or name begin their lines with it.
+fn line_key(file: &str, line: &str) -> String {
+    let many = ["io.max", "io.weight", "io.bfq.weight", "io.latency", "rdma.max", "misc.max"].contains(&file)
+        || file.ends_with("_device");
+    match line.split_once([' ', '\t']) {
+        Some((key, _)) if many => key.into(),
+        _ => String::new(),
+    }
+}
+
+fn amount(value: &Value) -> Amount {
+    match value {
+        Value::Amount(amount) => *amount,
+        Value::Switch(on) => Amount::N((*on).into()),
+        _ => Amount::Max,
+    }
+}
+
+/// The devices of a list with their amounts. A named path or device outweighs `disks`, which outweighs `all`.
+fn place(name: &str, list: &[(Selector, Amount)], world: &World<'_>) -> Result<BTreeMap<Device, (Amount, Selector)>> {
+    let rank = |s: &Selector| match s {
+        Selector::All => 0,
+        Selector::Disks => 1,
+        _ => 2,
+    };
+    let mut placed: BTreeMap<Device, (Amount, Selector)> = BTreeMap::new();
+    for (selector, amount) in list {
+        for device in (world.devices)(selector).with_context(|| name.to_string())? {
+            match placed.get(&device) {
+                Some((_, known)) if rank(known) > rank(selector) => continue,
+                Some((other, known)) if rank(known) == rank(selector) && other != amount => invalid!(
+                    "{name}: {known} and {selector} are the same device {device}; allowed: one limit for it"
+                ),
+                _ => placed.insert(device, (*amount, selector.clone())),
+            };
+        }
+    }
+    Ok(placed)
+}
+
+fn put_blkio(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) -> Result<()> {
+    let knob = name.strip_prefix("blkio.").unwrap_or(name);
+    let controller = if (world.version)("blkio") == Some(Version::V1) { "blkio" } else { "io" };
+    match knob {
+        "follow-mounts" => limits.follow_mounts = asked.value == Value::Switch(true),
+        "weight" => {
+            world.need(asked, controller)?;
+            let weight = amount(&asked.value).number().map(|n| n as u16);
+            limits.resources.block_io.get_or_insert_default().weight = weight;
+        }
+        "total-read-bps" => limits.totals.read_bps = amount(&asked.value).number(),
+        "total-write-bps" => limits.totals.write_bps = amount(&asked.value).number(),
+        "total-read-iops" => limits.totals.read_iops = amount(&asked.value).number(),
+        "total-write-iops" => limits.totals.write_iops = amount(&asked.value).number(),
+        _ => {
+            let version = world.need(asked, controller)?;
+            let Value::Devices(list) = &asked.value else { return Ok(()) };
+            if knob == "latency" {
+                world.need_v2(asked, controller, "use blkio.read-bps and blkio.write-bps")?;
+            }
+            for (device, (amount, selector)) in place(name, list, world)? {
+                let (amount, selector) = (amount.number(), selector.to_string());
+                put_device(limits, knob, device, amount);
+                limits.placed.push(Placed { knob: name.into(), device, amount, selector });
+            }
+            if version == Version::V1 && knob.starts_with("write-") {
+                limits.notes.push(format!("{name}: cgroup v1 holds direct and synchronous writes, not buffered ones"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn put_device(limits: &mut Limits, knob: &str, device: Device, amount: Option<u64>) {
+    let io = limits.resources.block_io.get_or_insert_default();
+    let Device { major, minor } = device;
+    let (major, minor) = (i64::from(major), i64::from(minor));
+    if knob == "weight-device" {
+        io.weight_device.retain(|w| (w.major, w.minor) != (major, minor));
+        let weight = amount.map(|n| n as u16);
+        io.weight_device.push(WeightDevice { major, minor, weight, leaf_weight: None });
+    } else if knob == "latency" {
+        let target = amount.map_or("max".into(), |n| n.to_string());
+        limits.raw.insert(("io.latency".into(), device.to_string()), format!("{device} target={target}"));
+    } else {
+        let Some(index) = THROTTLES.iter().position(|(name, _)| *name == knob) else { return };
+        // 0 lifts, as in the OCI specification.
+        upsert(throttles(io, index), device, amount.unwrap_or(0));
+        let unified = &mut limits.resources.unified;
+        if let Some(text) = unified.remove("io.max") {
+            let rest = without(&text, device, THROTTLES[index].1);
+            if !rest.is_empty() {
+                unified.insert("io.max".into(), rest);
+            }
+        }
+    }
+}
+
+/// The throttles by knob and by key in io.max.
+const THROTTLES: [(&str, &str); 4] =
+    [("read-bps", "rbps"), ("write-bps", "wbps"), ("read-iops", "riops"), ("write-iops", "wiops")];
+
+/// The list that holds a throttle; `index` as in [`Totals::all`].
+pub fn throttles(io: &mut BlockIo, index: usize) -> &mut Vec<ThrottleDevice> {
+    match index {
+        0 => &mut io.throttle_read_bps_device,
+        1 => &mut io.throttle_write_bps_device,
+        2 => &mut io.throttle_read_iops_device,
+        _ => &mut io.throttle_write_iops_device,
+    }
+}
+
+/// Sets a device's rate, keeping the others.
+pub fn upsert(list: &mut Vec<ThrottleDevice>, device: Device, rate: u64) {
+    let (major, minor) = (i64::from(device.major), i64::from(device.minor));
+    match list.iter_mut().find(|t| (t.major, t.minor) == (major, minor)) {
+        Some(known) => known.rate = rate,
+        None => list.push(ThrottleDevice { major, minor, rate }),
+    }
+}
+
+/// `io.max` lines without one key of one device.
+fn without(text: &str, device: Device, key: &str) -> String {
+    let name = device.to_string();
+    let keep = |line: &str| {
+        let mut words = line.split_whitespace();
+        let first = words.next()?;
+        let rest: Vec<_> = words.filter(|w| first != name || w.split('=').next() != Some(key)).collect();
+        (!rest.is_empty()).then(|| format!("{first} {}", rest.join(" ")))
+    };
+    text.lines().filter_map(keep).collect::<Vec<_>>().join("\n")
+}
+
+/// Until the helper knows better, every device gets an equal share of each total.
+fn share_totals(limits: &mut Limits, world: &World<'_>) -> Result<()> {
+    if limits.totals.is_empty() {
+        return Ok(());
+    }
+    let devices = (world.devices)(&Selector::All)?;
+    for (index, total) in limits.totals.all().into_iter().enumerate() {
+        let Some(total) = total else { continue };
+        for device in &devices {
+            let share = (total / devices.len() as u64).max(1);
+            let list = throttles(limits.resources.block_io.get_or_insert_default(), index);
+            upsert(list, *device, capped(share, list, *device));
+        }
+    }
+    limits.shared = devices;
+    Ok(())
+}
+
+/// A share, but no more than the device's own limit.
+fn capped(share: u64, list: &[ThrottleDevice], device: Device) -> u64 {
+    let own = list.iter().find(|t| (t.major, t.minor) == (device.major.into(), device.minor.into()));
+    own.map(|t| t.rate).filter(|rate| *rate > 0).map_or(share, |rate| rate.min(share))
+}
+
+fn put_memory(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) -> Result<()> {
+    let version = world.need(asked, "memory")?;
+    let amount = amount(&asked.value);
+    let memory = limits.resources.memory.get_or_insert_default();
+    let instead = match name {
+        "memory.limit" => return Ok(memory.limit = Some(amount.signed())),
+        "memory.swap" => return Ok(memory.swap = Some(amount.signed())),
+        "memory.reservation" | "memory.low" => return Ok(memory.reservation = Some(amount.signed())),
+        "memory.swappiness" if version == Version::V1 => return Ok(memory.swappiness = amount.number()),
+        "memory.swappiness" => {
+            return Err(Error::unsupported("memory.swappiness: cgroup v2 has no such limit: use memory.swap-max"))
+        }
+        "memory.swap-max" if version == Version::V1 => {
+            // The sum is what v1 can limit. The knobs come in the order of their names: limit was before.
+            memory.swap = match (amount.number(), memory.limit) {
+                (None, _) => Some(-1),
+                (Some(swap), Some(limit)) if limit > 0 => Some(limit.saturating_add(swap as i64)),
+                (Some(_), _) => invalid!("memory.swap-max: on cgroup v1 it wants memory.limit too"),
+            };
+            return Ok(());
+        }
+        "memory.high" | "memory.swap-high" => "use memory.limit",
+        "memory.min" => "use memory.low",
+        "memory.zswap-max" => "use memory.swap",
+        _ => "the OOM killer takes one process at a time",
+    };
+    world.need_v2(asked, "memory", instead)?;
+    if name == "memory.swap-max" {
+        memory.swap = None;
+    }
+    limits.raw.insert((asked.knob.v2.into(), String::new()), amount.to_string());
+    Ok(())
+}
+
+fn put_cpu(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) -> Result<()> {
+    let controller = name.split('.').next().unwrap_or_default();
+    let version = world.need(asked, controller)?;
+    let cpu = limits.resources.cpu.get_or_insert_default();
+    let amount = amount(&asked.value);
+    match (name, &asked.value) {
+        ("cpu.weight", _) if version == Version::V1 => {
+            cpu.shares = amount.number().map(|n| (n * 1024 / 100).max(2));
+        }
+        ("cpu.weight", _) => {
+            cpu.shares = None;
+            limits.raw.insert(("cpu.weight".into(), String::new()), amount.to_string());
+        }
+        ("cpu.share", _) => cpu.shares = amount.number(),
+        ("cpu.max", Value::CpuMax(max)) => {
+            cpu.quota = Some(max.quota.signed());
+            cpu.period = max.period.or(cpu.period);
+        }
+        ("cpu.quota", _) => cpu.quota = Some(amount.signed()),
+        ("cpu.period", _) => cpu.period = amount.number(),
+        ("cpu.burst", _) => cpu.burst = amount.number(),
+        ("cpu.idle", _) => cpu.idle = Some(amount.signed()),
+        ("cpuset.cpus", Value::Text(list)) => cpu.cpus = Some(list.clone()),
+        ("cpuset.mems", Value::Text(list)) => cpu.mems = Some(list.clone()),
+        (_, _) if version == Version::V2 => {
+            return Err(Error::unsupported(format!("{name}: cgroup v2 has no real-time limits: use cpu.max")))
+        }
+        ("cpu.rt-period", _) => cpu.realtime_period = amount.number(),
+        _ => cpu.realtime_runtime = Some(amount.signed()),
+    }
+    Ok(())
+}
+
+fn put_other(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) -> Result<()> {
+    let controller = name.split('.').next().unwrap_or_default();
+    world.need(asked, controller)?;
+    if name == "pids.limit" {
+        limits.resources.pids.get_or_insert_default().limit = Some(amount(&asked.value).signed());
+        return Ok(());
+    }
+    let Value::Keyed(list) = &asked.value else { return Ok(()) };
+    for (key, amount) in list {
+        match name {
+            "hugetlb.limit" => {
+                let all = &mut limits.resources.hugepage_limits;
+                all.retain(|l| l.page_size != *key);
+                let limit = amount.number().unwrap_or(i64::MAX as u64);
+                all.push(HugepageLimit { page_size: key.clone(), limit });
+            }
+            "misc.max" => {
+                limits.raw.insert(("misc.max".into(), key.clone()), format!("{key} {amount}"));
+            }
+            _ => {
+                let word = if name == "rdma.hca-handles" { "hca_handle" } else { "hca_object" };
+                let line = limits.raw.entry(("rdma.max".into(), key.clone())).or_insert_with(|| key.clone());
+                line.push_str(&format!(" {word}={amount}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn put_net(net: &mut netlimit::Limits, name: &str, value: &Value) -> Result<()> {
+    let cap = Some(match amount(value) {
+        Amount::N(n) => Cap::At(n),
+        Amount::Max => Cap::Max,
+    });
+    match (name, value) {
+        ("net.egress-rate", _) => net.egress_rate = cap,
+        ("net.ingress-rate", _) => net.ingress_rate = cap,
+        ("net.egress-pps", _) => net.egress_pps = cap,
+        ("net.ingress-pps", _) => net.ingress_pps = cap,
+        ("net.egress-burst", _) => net.egress_burst = cap,
+        ("net.ingress-burst", _) => net.ingress_burst = cap,
+        ("net.egress-pps-burst", _) => net.egress_pps_burst = cap,
+        ("net.ingress-pps-burst", _) => net.ingress_pps_burst = cap,
+        ("net.new-conns", _) => net.new_conns = cap,
+        ("net.new-conns-burst", _) => net.new_conns_burst = cap,
+        ("net.count-loopback", Value::Switch(on)) => net.count_loopback = Some(*on),
+        ("net.classid", Value::ClassId(id)) => net.classid = Some(*id),
+        ("net.ingress-mode", Value::Text(mode)) => {
+            let queue = mode == "queue";
+            net.ingress_mode = Some(if queue { netlimit::IngressMode::Queue } else { netlimit::IngressMode::Police });
+        }
+        ("net.priority", Value::Keyed(list)) => {
+            let number = |(name, n): &(String, Amount)| match n.number() {
+                Some(n) => Ok((name.clone(), n as u32)),
+                None => Err(Error::invalid(format!("net.priority: '{name}=max' is not a priority; allowed: a number"))),
+            };
+            net.priority = Some(list.iter().map(number).collect::<Result<_>>()?);
+        }
+        _ => invalid!("{name}: unknown knob"),
+    }
+    net.validate().map_err(|e| Error::invalid(e.to_string()))
+}
+
+/// What takes back that which `old` had set and `new` doesn't name any more. `Resources` and raw lines are added to
+/// `new`; net limits lifted. Files whose usual value nobody knows are left to `originals`.
+pub fn lift(old: &Limits, new: &mut Limits, originals: &BTreeMap<String, String>) {
+    for index in 0..4 {
+        let had = old.resources.block_io.clone().map(|mut io| std::mem::take(throttles(&mut io, index)));
+        for gone in had.unwrap_or_default() {
+            let device = Device { major: gone.major as u32, minor: gone.minor as u32 };
+            let list = throttles(new.resources.block_io.get_or_insert_default(), index);
+            if gone.rate > 0 && !list.iter().any(|t| (t.major, t.minor) == (gone.major, gone.minor)) {
+                upsert(list, device, 0);
+            }
+        }
+    }
+    lift_block_weights(old, new);
+    lift_memory_and_cpu(old, new);
+    if old.resources.pids.as_ref().is_some_and(|p| p.limit.is_some()) {
+        new.resources.pids.get_or_insert_default().limit.get_or_insert(-1);
+    }
+    for had in &old.resources.hugepage_limits {
+        if !new.resources.hugepage_limits.iter().any(|l| l.page_size == had.page_size) {
+            let limit = HugepageLimit { page_size: had.page_size.clone(), limit: i64::MAX as u64 };
+            new.resources.hugepage_limits.push(limit);
+        }
+    }
+    for (line, _) in &old.raw {
+        if !new.raw.contains_key(line) && !new.resources.unified.contains_key(&line.0) {
+            if let Some(text) = usual(line).or_else(|| originals.get(&line.0).cloned()) {
+                new.raw.insert(line.clone(), text);
+            }
+        }
+    }
+    lift_net(&old.net, &mut new.net);
+}
+
+fn lift_block_weights(old: &Limits, new: &mut Limits) {
+    const USUAL: u16 = 100;
+    let Some(had) = &old.resources.block_io else { return };
+    let io = new.resources.block_io.get_or_insert_default();
+    if had.weight.is_some() {
+        io.weight.get_or_insert(USUAL);
+    }
+    for gone in &had.weight_device {
+        if !io.weight_device.iter().any(|w| (w.major, w.minor) == (gone.major, gone.minor)) {
+            io.weight_device.push(WeightDevice { weight: Some(io.weight.unwrap_or(USUAL)), ..gone.clone() });
+        }
+    }
+}
+
+fn lift_memory_and_cpu(old: &Limits, new: &mut Limits) {
+    fn back<T>(had: &Option<T>, has: &mut Option<T>, usual: T) {
+        if had.is_some() && has.is_none() {
+            *has = Some(usual);
+        }
+    }
+    if let Some(had) = &old.resources.memory {
+        let has = new.resources.memory.get_or_insert_default();
+        back(&had.limit, &mut has.limit, -1);
+        back(&had.swap, &mut has.swap, -1);
+        back(&had.reservation, &mut has.reservation, -1);
+        back(&had.swappiness, &mut has.swappiness, 60);
+    }
+    if let Some(had) = &old.resources.cpu {
+        let has = new.resources.cpu.get_or_insert_default();
+        if !new.raw.contains_key(&("cpu.weight".to_string(), String::new())) {
+            back(&had.shares, &mut has.shares, 1024);
+        }
+        back(&had.quota, &mut has.quota, -1);
+        back(&had.period, &mut has.period, 100_000);
+        back(&had.burst, &mut has.burst, 0);
+        back(&had.idle, &mut has.idle, 0);
+        // An empty list means "as the parent"; who writes it on v1 has to fill it in.
+        back(&had.cpus, &mut has.cpus, String::new());
+        back(&had.mems, &mut has.mems, String::new());
+    }
+}
+
+/// The value that a kernel file has when nobody wrote to it.
+fn usual((file, key): &Line) -> Option<String> {
+    Some(match file.as_str() {
+        "memory.high" | "memory.max" | "memory.swap.max" | "memory.swap.high" | "memory.zswap.max" => "max".into(),
+        "memory.min" | "memory.low" | "memory.oom.group" | "cpu.idle" | "cpu.max.burst" => "0".into(),
+        "cpu.weight" => "100".into(),
+        "io.latency" => format!("{key} target=max"),
+        "io.max" => format!("{key} rbps=max wbps=max riops=max wiops=max"),
+        "rdma.max" => format!("{key} hca_handle=max hca_object=max"),
+        "misc.max" => format!("{key} max"),
+        _ => return None,
+    })
+}
+
+fn lift_net(old: &netlimit::Limits, new: &mut netlimit::Limits) {
+    fn back<T>(had: &Option<T>, has: &mut Option<T>, usual: T) {
+        if had.is_some() && has.is_none() {
+            *has = Some(usual);
+        }
+    }
+    back(&old.egress_rate, &mut new.egress_rate, Cap::Max);
+    back(&old.ingress_rate, &mut new.ingress_rate, Cap::Max);
+    back(&old.egress_pps, &mut new.egress_pps, Cap::Max);
+    back(&old.ingress_pps, &mut new.ingress_pps, Cap::Max);
+    back(&old.egress_burst, &mut new.egress_burst, Cap::Max);
+    back(&old.ingress_burst, &mut new.ingress_burst, Cap::Max);
+    back(&old.egress_pps_burst, &mut new.egress_pps_burst, Cap::Max);
+    back(&old.ingress_pps_burst, &mut new.ingress_pps_burst, Cap::Max);
+    back(&old.new_conns, &mut new.new_conns, Cap::Max);
+    back(&old.new_conns_burst, &mut new.new_conns_burst, Cap::Max);
+    back(&old.classid, &mut new.classid, 0);
+    back(&old.priority, &mut new.priority, BTreeMap::new());
+    back(&old.count_loopback, &mut new.count_loopback, false);
+    back(&old.ingress_mode, &mut new.ingress_mode, netlimit::IngressMode::Police);
+}
+
+#[cfg(test)]
+mod tests;
