@@ -1,5 +1,32 @@
 //! Control groups: v1, hybrid and v2, through the file system or systemd. Knows nothing of containers.
+//!
+//! ```text
+//! Layout::detect() -> Location::resolve() -> Cgroup::create() -> entry() | attach() -> ... -> destroy()
+//! ```
+//!
+//! A `Location` is all that has to be kept (it serialises) to `Cgroup::open` it again.
 
+mod cgroup;
+mod create;
+mod destroy;
+pub mod devices;
+mod dir;
+mod error;
+pub mod layout;
+pub mod location;
+mod procs;
 pub mod resources;
+mod sys;
+pub mod systemd;
+pub mod v1;
+pub mod v2;
+pub mod write;
 
+pub use cgroup::{Cgroup, Entry, Sub};
+pub use create::Options;
+pub use dir::Dir;
+pub use error::{Context, Error, Kind, Result};
+pub use layout::{Layout, Mode, Version};
+pub use location::{Location, Manager, Request};
 pub use resources::Resources;
+pub use write::{Plan, Write};

@@ -1,0 +1,59 @@
+//! Taking a cgroup away.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::cgroup::Cgroup;
+use crate::error::{Context, Result};
+use crate::location::Location;
+use crate::procs::children;
+use crate::systemd;
+
+/// How long the kernel may say EBUSY after the last process has been killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Location {
+    /// Removes the cgroup with everything below it from every hierarchy; what is gone already is no error. Its
+    /// processes must have been killed before.
+    pub fn destroy(&self) -> Result<()> {
+        let stopped = match &self.unit {
+            Some(unit) => systemd::Manager::connect(unit.user).and_then(|mut m| m.stop(&unit.name)),
+            None => Ok(()),
+        };
+        let mut failed = Ok(());
+        for branch in &self.branches {
+            let removed = remove(&branch.path, Instant::now() + PATIENCE);
+            failed =
+                failed.and(removed.with_context(|| format!("removing cgroup {}", branch.path.display())));
+        }
+        failed.and(stopped)
+    }
+}
+
+impl Cgroup {
+    /// As `Location::destroy`.
+    pub fn destroy(self) -> Result<()> {
+        self.location.destroy()
+    }
+}
+
+fn remove(path: &Path, deadline: Instant) -> Result<(), std::io::Error> {
+    let mut wait = Duration::from_micros(100);
+    loop {
+        match std::fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            // EBUSY stands for children as well as for processes that are still on their way out.
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                let below = children(path);
+                if below.is_empty() {
+                    std::thread::sleep(wait);
+                    wait = (wait * 2).min(Duration::from_millis(20));
+                }
+                below.iter().try_for_each(|child| remove(child, deadline))?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
