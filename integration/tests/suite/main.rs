@@ -3,7 +3,13 @@
 //!
 //! `differs!(Runc, "…")` marks what a peer is known to do otherwise, with the reason.
 
+mod cgroups;
 mod cli;
 mod exec;
+mod hooks;
 mod lifecycle;
+mod namespaces;
 mod process;
+mod rootfs;
+mod seccomp;
+mod security;

@@ -1,0 +1,182 @@
+//! Limits: from config.json to the kernel's files, and changed while the container runs.
+
+use integration::{differs, eventually, host, Container};
+use serde_json::{json, Value};
+
+fn with_resources(name: &str, resources: Value) -> Container {
+    Container::sleeping(name).with(|c| {
+        for (key, value) in resources.as_object().unwrap() {
+            c["linux"]["resources"][key] = value.clone();
+        }
+    })
+}
+
+/// A file by its name on v1 (controller/file) or on v2.
+fn limit(c: &Container, v1: &str, v2: &str) -> Option<String> {
+    match host::cgroups() {
+        host::Cgroups::V2 => c.cgroup_file("", v2),
+        _ => {
+            let (controller, file) = v1.split_once('/').unwrap();
+            c.cgroup_file(controller, file)
+        }
+    }
+}
+
+#[test]
+fn limits_are_written() {
+    let c = with_resources(
+        "limits",
+        json!({
+            "memory": { "limit": 67_108_864, "reservation": 33_554_432 }, "pids": { "limit": 77 },
+            "cpu": { "shares": 512, "quota": 50_000, "period": 100_000 }
+        }),
+    );
+    let c = c.up();
+    assert_eq!(limit(&c, "memory/memory.limit_in_bytes", "memory.max").unwrap(), "67108864");
+    assert_eq!(limit(&c, "memory/memory.soft_limit_in_bytes", "memory.low").unwrap(), "33554432");
+    assert_eq!(limit(&c, "pids/pids.max", "pids.max").unwrap(), "77");
+    if host::cgroups() == host::Cgroups::V2 {
+        assert_eq!(c.cgroup_file("", "cpu.max").unwrap(), "50000 100000");
+    } else {
+        assert_eq!(c.cgroup_file("cpu", "cpu.shares").unwrap(), "512");
+        assert_eq!(c.cgroup_file("cpu", "cpu.cfs_quota_us").unwrap(), "50000");
+    }
+}
+
+#[test]
+fn every_process_is_in_every_cgroup() {
+    let c = Container::sleeping("joined").up();
+    for dir in host::cgroup_dirs(&c.cgroup()).iter().filter(|d| d.join("cgroup.procs").exists()) {
+        let procs = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap();
+        // The v2 twin of a hybrid host may be there for its BPF programs alone.
+        let twin = dir.starts_with("/sys/fs/cgroup/unified");
+        assert!(twin || procs.lines().any(|l| l == c.pid().to_string()), "{}: {procs:?}", dir.display());
+    }
+}
+
+#[test]
+fn limits_hold() {
+    let c = with_resources("pids", json!({ "pids": { "limit": 5 } })).args(&[
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5 6 7 8; do sleep 1000000 & done; wait",
+    ]);
+    let out = c.run();
+    assert!(out.stderr.contains("fork"), "{out}");
+    let c = with_resources("oom", json!({ "memory": { "limit": 16_777_216, "swap": 16_777_216 } })).args(&[
+        "sh",
+        "-c",
+        "tail /dev/zero",
+    ]);
+    c.run().exits(137);
+}
+
+#[test]
+fn update_changes_what_it_names_and_nothing_else() {
+    let c =
+        with_resources("update", json!({ "memory": { "limit": 67_108_864 }, "pids": { "limit": 77 } })).up();
+    c.verb(&["update", "--pids-limit", "99", &c.id]).ok();
+    assert_eq!(limit(&c, "pids/pids.max", "pids.max").unwrap(), "99");
+    assert_eq!(limit(&c, "memory/memory.limit_in_bytes", "memory.max").unwrap(), "67108864");
+    c.verb(&["update", "--memory", "128M", &c.id]).ok();
+    assert_eq!(limit(&c, "memory/memory.limit_in_bytes", "memory.max").unwrap(), "134217728");
+    assert_eq!(limit(&c, "pids/pids.max", "pids.max").unwrap(), "99");
+    c.verb(&["update", "--cpu-quota", "20000", "--cpu-period", "100000", &c.id]).ok();
+    match host::cgroups() {
+        host::Cgroups::V2 => assert_eq!(c.cgroup_file("", "cpu.max").unwrap(), "20000 100000"),
+        _ => assert_eq!(c.cgroup_file("cpu", "cpu.cfs_quota_us").unwrap(), "20000"),
+    }
+}
+
+#[test]
+fn update_reads_resources_from_standard_input() {
+    let c = Container::sleeping("updatestdin").up();
+    let resources = json!({ "pids": { "limit": 44 }, "memory": { "limit": 100_663_296 } }).to_string();
+    for flags in [vec!["--resources=-"], vec!["-r", "-"], vec!["--resources", "-"]] {
+        c.runtime().args(["update"]).args(flags).args([&c.id]).stdin(resources.clone()).ok();
+        assert_eq!(limit(&c, "pids/pids.max", "pids.max").unwrap(), "44");
+    }
+    assert_eq!(limit(&c, "memory/memory.limit_in_bytes", "memory.max").unwrap(), "100663296");
+    c.runtime().args(["update", "-r", "-", &c.id]).stdin("{ no").out().fails();
+}
+
+#[test]
+fn update_wants_a_container_with_processes() {
+    let c = Container::new("updatestopped").up();
+    c.wait_for("stopped");
+    differs!(Crun, "writes to whatever is there");
+    differs!(Runc, "1.1 writes to whatever is there");
+    c.verb(&["update", "--pids-limit", "9", &c.id]).fails_with("container not running");
+}
+
+#[test]
+fn stats_follow_the_container() {
+    differs!(Crun, "has no events");
+    let c =
+        with_resources("stats", json!({ "pids": { "limit": 50 }, "memory": { "limit": 67_108_864 } })).up();
+    let data = c.verb(&["events", "--stats", &c.id]).ok().json()["data"].clone();
+    assert_eq!(data["pids"]["limit"], 50);
+    assert_eq!(data["memory"]["usage"]["limit"], 67_108_864);
+}
+
+#[test]
+fn a_container_out_of_memory_is_told_as_an_event() {
+    differs!(Crun, "has no events");
+    let c = with_resources("oomevent", json!({ "memory": { "limit": 16_777_216, "swap": 16_777_216 } }))
+        .args(&["sh", "-c", "while [ ! -e /tmp/go ]; do sleep 0.1; done; tail /dev/zero; sleep 1000000"])
+        .up();
+    let events = c.runtime().args(["events", "--interval", "1s", &c.id]).start();
+    eventually("statistics", || events.stdout().contains("stats"));
+    std::fs::write(c.bundle.rootfs().join("tmp/go"), "").unwrap();
+    eventually("an OOM event", || events.stdout().contains(r#""type":"oom""#));
+}
+
+#[test]
+fn a_relative_cgroup_path_is_taken() {
+    if host::systemd_driver() {
+        integration::skip!("the systemd driver has slices, not paths");
+    }
+    let name = integration::janitor::name();
+    let c = Container::sleeping("relcg")
+        .with(|c| c["linux"]["cgroupsPath"] = format!("{name}/relative").into())
+        .up();
+    let text = std::fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+    assert!(text.contains(&format!("{name}/relative")), "{text}");
+    c.delete_force().ok();
+}
+
+#[test]
+fn unified_keys_reach_their_files() {
+    if host::cgroups() != host::Cgroups::V2 {
+        integration::skip!("needs cgroup v2");
+    }
+    let c =
+        with_resources("unified", json!({ "unified": { "memory.high": "50331648", "pids.max": "33" } })).up();
+    assert_eq!(c.cgroup_file("", "memory.high").unwrap(), "50331648");
+    assert_eq!(c.cgroup_file("", "pids.max").unwrap(), "33");
+}
+
+#[test]
+fn systemd_knows_the_scope() {
+    if !host::systemd_driver() {
+        integration::skip!("needs systemd as the cgroup driver");
+    }
+    let c =
+        with_resources("scope", json!({ "memory": { "limit": 67_108_864 }, "pids": { "limit": 77 } })).up();
+    let unit = format!("hydratest-{}.scope", c.id);
+    let show = integration::Run::new("systemctl")
+        .args(["show", &unit, "-p", "TasksMax", "-p", "MemoryMax", "-p", "ActiveState", "-p", "MemoryLimit"])
+        .ok();
+    assert!(show.stdout.contains("TasksMax=77") && show.stdout.contains("67108864"), "{show}");
+    integration::Run::new("systemctl").args(["daemon-reload"]).ok();
+    assert_eq!(limit(&c, "pids/pids.max", "pids.max").unwrap(), "77");
+    c.delete_force().ok();
+    let gone = || {
+        !integration::Run::new("systemctl")
+            .args(["show", &unit, "-p", "ActiveState"])
+            .ok()
+            .stdout
+            .contains("=active")
+    };
+    eventually("the scope is gone", gone);
+}

@@ -1,0 +1,121 @@
+//! Hooks of all six kinds: when, where, with what, and what happens when they fail.
+
+use integration::{differs, Container, Peer};
+use serde_json::{json, Value};
+use std::fs;
+
+/// A hook that appends a line to a file.
+fn hook(script: &str) -> Value {
+    json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] }])
+}
+
+#[test]
+fn hooks_run_in_order_with_the_state_on_stdin() {
+    let c = Container::sleeping("hooks");
+    let log = c.bundle.dir.join("log");
+    fs::write(&log, "").unwrap();
+    let kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+    let c = c.with(|config| {
+        for kind in kinds {
+            config["hooks"][kind] = hook(&format!("(echo {kind}; cat; echo) >>{}", log.display()));
+        }
+    });
+    c.create().ok();
+    let seen = || fs::read_to_string(&log).unwrap();
+    let names = |text: &str| -> Vec<String> {
+        text.lines().filter(|l| kinds.contains(l)).map(str::to_string).collect()
+    };
+    if integration::peer() != Peer::Runc {
+        // runc 1.1 runs poststart at the end of create.
+        assert_eq!(names(&seen()), kinds[..3], "{}", seen());
+    }
+    c.start().ok();
+    assert_eq!(names(&seen()), kinds[..4], "{}", seen());
+    let pid = c.pid();
+    c.delete_force().ok();
+    assert_eq!(names(&seen()), kinds, "{}", seen());
+    for line in seen().lines().filter(|l| l.starts_with('{')) {
+        let state: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert_eq!(state["id"], c.id.as_str());
+        assert_eq!(state["bundle"], c.bundle.dir.to_str().unwrap());
+        // A hook inside the container's namespaces may be told the number that counts there.
+        assert!(state["status"] == "stopped" || state["pid"] == pid || state["pid"] == 1, "{state}");
+    }
+}
+
+#[test]
+fn create_hooks_find_the_network_namespace_by_pid() {
+    let c = Container::new("netnshook");
+    let out = c.bundle.dir.join("ns");
+    let script = format!(
+        "pid=$(tr ',' '\\n' | grep '\"pid\"' | tr -dc 0-9); readlink /proc/$pid/ns/net >{}",
+        out.display()
+    );
+    let c = c.with(|config| config["hooks"]["createRuntime"] = hook(&script));
+    c.create().ok();
+    let own = fs::read_link(format!("/proc/{}/ns/net", c.pid())).unwrap();
+    assert_eq!(fs::read_to_string(&out).unwrap().trim(), own.to_str().unwrap());
+}
+
+#[test]
+fn a_start_container_hook_runs_inside() {
+    let c = Container::sh("starthook", "cat /tmp/made").with(|config| {
+        config["hooks"]["startContainer"] =
+            json!([{ "path": "/bin/sh", "args": ["sh", "-c", "hostname >/tmp/made"] }]);
+    });
+    c.run().ok().says("box");
+}
+
+#[test]
+fn the_hooks_environment_is_its_own() {
+    let c = Container::new("hookenv");
+    let out = c.bundle.dir.join("env");
+    let c = c.with(|config| {
+        config["hooks"]["createRuntime"] = json!([{
+            "path": "/usr/bin/env", "args": ["env", "sh", "-c", format!("env >{}", out.display())], "env": ["PATH=/usr/bin:/bin", "ONLY=this"]
+        }]);
+    });
+    c.run().ok();
+    let env = fs::read_to_string(&out).unwrap();
+    assert!(env.contains("ONLY=this") && !env.contains("HOME="), "{env}");
+}
+
+#[test]
+fn a_failing_hook_before_start_fails_the_create() {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let c = Container::sleeping("hookfail")
+            .with(|config| config["hooks"][kind] = hook("echo because >&2; exit 7"));
+        let out = c.create().fails();
+        if integration::peer() != Peer::Crun {
+            assert!(out.stderr.contains("hook") && out.stderr.contains("exit status 7"), "{kind}: {out}");
+        }
+        c.verb(&["state", &c.id]).fails();
+        assert_eq!(c.leftovers(), Vec::<String>::new(), "{kind}");
+    }
+}
+
+#[test]
+fn a_failing_poststop_hook_only_warns() {
+    let c = Container::new("poststop").with(|config| config["hooks"]["poststop"] = hook("exit 1")).up();
+    c.wait_for("stopped");
+    c.delete().ok();
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_hook_that_takes_too_long_is_ended() {
+    differs!(Crun, "1.8.1 waits on for what the hook started");
+    let c = Container::sleeping("hooktime").with(|config| {
+        config["hooks"]["createRuntime"] =
+            json!([{ "path": "/bin/sleep", "args": ["sleep", "1000000"], "timeout": 1 }]);
+    });
+    c.create().fails();
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_hooks_path_must_be_absolute() {
+    let c = Container::new("hookpath")
+        .with(|config| config["hooks"]["createRuntime"] = json!([{ "path": "sh" }]));
+    c.create().fails();
+}

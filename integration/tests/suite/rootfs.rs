@@ -1,0 +1,268 @@
+//! Mounts, devices, masked paths: the file system as the container sees it.
+
+use integration::bundle::mount;
+use integration::{differs, host, Container, Run};
+use serde_json::json;
+use std::fs;
+
+/// The line of the container's mountinfo for a mount point.
+fn mountinfo(c: Container, point: &str) -> String {
+    let out = c.args(&["cat", "/proc/self/mountinfo"]).run().ok().stdout;
+    let line = out.lines().filter(|l| l.split(' ').nth(4) == Some(point)).next_back();
+    line.unwrap_or_else(|| panic!("{point} is no mount: {out}")).to_string()
+}
+
+#[test]
+fn the_hosts_mounts_are_gone() {
+    let out = Container::new("pivot").args(&["cat", "/proc/self/mountinfo"]).run().ok().stdout;
+    assert!(
+        !out.contains("/old") && !out.contains("hydra-test")
+            || out.lines().filter(|l| l.contains("hydra-test")).count() <= 1,
+        "{out}"
+    );
+    assert!(out.lines().count() < 40, "{out}");
+}
+
+#[test]
+fn default_devices_and_links_are_there() {
+    let script = r#"
+        for d in null zero full random urandom tty; do [ -c /dev/$d ] || echo no $d; done
+        [ "$(stat -c %t:%T /dev/null)" = 1:3 ] || echo null; [ "$(stat -c %a /dev/null)" = 666 ] || echo mode
+        [ "$(readlink /dev/ptmx)" = pts/ptmx ] || echo ptmx
+        [ "$(readlink /dev/fd)" = /proc/self/fd ] || echo fd; [ "$(readlink /dev/stdin)" = /proc/self/fd/0 ] || echo stdin
+        echo x >/dev/null || echo write; [ "$(head -c 2 /dev/zero | wc -c)" = 2 ] || echo zero"#;
+    Container::sh("devices", script).run().ok().says("");
+}
+
+#[test]
+fn mount_options_reach_the_mount() {
+    let c = Container::new("options").mount(mount(
+        "/mnt",
+        "tmpfs",
+        "tmpfs",
+        &["nosuid", "noexec", "nodev", "ro", "size=1m", "mode=700"],
+    ));
+    let line = mountinfo(c, "/mnt");
+    for word in ["ro", "nosuid", "nodev", "noexec", "size=1024k", "mode=700"] {
+        assert!(line.contains(word), "{word}: {line}");
+    }
+    let line = mountinfo(Container::new("sysro"), "/sys");
+    assert!(line.contains(" ro,"), "{line}");
+}
+
+#[test]
+fn unknown_mount_options_go_to_the_file_system_which_refuses_them() {
+    Container::new("badoption").mount(mount("/mnt", "tmpfs", "tmpfs", &["nosuchoption=1"])).run().fails();
+}
+
+#[test]
+fn bind_mounts_of_files_and_folders() {
+    let c = Container::sh(
+        "bind",
+        "cat /etc/given; cat /deep/er/inner; echo new >/deep/er/made; touch /etc/given",
+    );
+    let source = c.bundle.dir.join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("inner"), "inner\n").unwrap();
+    fs::write(c.bundle.dir.join("file"), "file\n").unwrap();
+    let file = c.bundle.dir.join("file").display().to_string();
+    let c = c.mount(mount("/etc/given", "bind", &file, &["rbind", "ro"])).mount(mount(
+        "/deep/er",
+        "bind",
+        source.to_str().unwrap(),
+        &["bind", "rw"],
+    ));
+    let out = c.run().fails();
+    assert_eq!(out.stdout, "file\ninner\n");
+    assert!(out.stderr.contains("Read-only"), "{out}");
+    assert_eq!(fs::read_to_string(source.join("made")).unwrap(), "new\n");
+}
+
+#[test]
+fn a_relative_source_is_looked_for_in_the_bundle() {
+    differs!(Crun, "takes the working folder");
+    let c = Container::sh("relative", "cat /mnt/inner").mount(mount("/mnt", "bind", "source", &["bind"]));
+    fs::create_dir(c.bundle.dir.join("source")).unwrap();
+    fs::write(c.bundle.dir.join("source/inner"), "inner\n").unwrap();
+    c.run().ok().says("inner");
+}
+
+#[test]
+fn a_missing_source_is_named() {
+    let c = Container::new("nosource").mount(mount("/mnt", "bind", "/no/such/source", &["bind"]));
+    let out = c.run().fails();
+    assert!(
+        out.stderr.contains("no such file or directory") && out.stderr.contains("/no/such/source"),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_read_only_root_is_read_only() {
+    let c = Container::sh("readonly", "touch /x; touch /tmp/x; touch /dev/shm/ok && echo shm")
+        .with(|c| c["root"]["readonly"] = true.into());
+    let out = c.run().ok();
+    assert_eq!(out.stderr.matches("Read-only file system").count(), 2, "{out}");
+    assert_eq!(out.stdout, "shm\n");
+}
+
+#[test]
+fn recursive_read_only_covers_what_lies_below() {
+    differs!(Runc, "1.1 has recursive attributes, but this kernel's mount_setattr came with 1.1's rro: compared elsewhere");
+    let c = Container::sh("rro", "touch /mnt/x; touch /mnt/sub/x; true");
+    let source = c.bundle.dir.join("source");
+    fs::create_dir_all(source.join("sub")).unwrap();
+    Run::new("mount").args(["-t", "tmpfs", "tmpfs"]).args([source.join("sub")]).ok();
+    let c = c.mount(mount("/mnt", "bind", source.to_str().unwrap(), &["rbind", "rro"]));
+    let out = c.run();
+    assert_eq!(out.stderr.matches("Read-only file system").count(), 2, "{out}");
+}
+
+#[test]
+fn masked_and_read_only_paths() {
+    let script = r#"
+        cat /etc/secret; ls -A /etc/hidden; cat /dev/zero </etc/secret | head -c 1 | wc -c
+        echo x >/etc/frozen/file; mount | grep -c ' /etc/secret '"#;
+    let c = Container::sh("masked", script).prepare(|root| {
+        for dir in ["hidden", "frozen"] {
+            fs::create_dir(root.join("etc").join(dir)).unwrap();
+            fs::write(root.join("etc").join(dir).join("file"), "content").unwrap();
+        }
+        fs::write(root.join("etc/secret"), "secret").unwrap();
+    });
+    let c = c.with(|c| {
+        c["linux"]["maskedPaths"] = json!(["/etc/secret", "/etc/hidden", "/not/there"]);
+        c["linux"]["readonlyPaths"] = json!(["/etc/frozen", "/not/there/either"]);
+    });
+    let out = c.run();
+    assert!(!out.stdout.contains("secret") && !out.stdout.contains("file"), "{out}");
+    assert!(out.stderr.contains("Read-only file system"), "{out}");
+}
+
+#[test]
+fn named_devices_are_made_and_allowed() {
+    let c = Container::sh("mknod", "stat -c '%t:%T %a %u:%g %F' /dev/mine; head -c 1 /dev/mine | wc -c; stat -c %F /dev/pipe").with(|c| {
+        c["linux"]["devices"] = json!([
+            { "path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 5, "gid": 6 },
+            { "path": "/dev/pipe", "type": "p", "fileMode": 0o600 }
+        ]);
+        c["linux"]["resources"]["devices"].as_array_mut().unwrap()
+            .push(json!({ "allow": true, "type": "c", "major": 1, "minor": 5, "access": "r" }));
+    });
+    c.run().ok().says("1:5 640 5:6 character special file\n1\nfifo");
+}
+
+#[test]
+fn devices_not_allowed_are_denied() {
+    // 1:12 is oldkmem's unused neighbour: there is no driver, so an allowed open says ENXIO, a denied one EPERM.
+    let c = Container::sh("denied", "mknod /tmp/d c 1 1; head -c 1 /tmp/d")
+        .with(|c| c["process"]["noNewPrivileges"] = false.into());
+    let out = c.run().fails();
+    assert!(out.stderr.contains("not permitted"), "{out}");
+}
+
+#[test]
+fn tmpcopyup_brings_the_files_along() {
+    differs!(Crun, "1.8.1 wants it otherwise");
+    let c = Container::sh("copyup", "cat /etc/passwd | head -c 4; echo x >/etc/new").mount(mount(
+        "/etc",
+        "tmpfs",
+        "tmpfs",
+        &["tmpcopyup"],
+    ));
+    c.run().ok().says("root");
+    assert!(!c.bundle.rootfs().join("etc/new").exists());
+}
+
+#[test]
+fn propagation_is_as_asked() {
+    let c = Container::new("slave").with(|c| c["linux"]["rootfsPropagation"] = "rslave".into());
+    let line = mountinfo(c, "/");
+    assert!(!line.contains("shared:"), "{line}");
+    let source = Container::new("share");
+    let dir = source.bundle.dir.join("source");
+    fs::create_dir(&dir).unwrap();
+    Run::new("mount").args(["-t", "tmpfs", "tmpfs"]).args([&dir]).ok();
+    Run::new("mount").args(["--make-shared"]).args([&dir]).ok();
+    let c =
+        Container::new("rshared").mount(mount("/mnt", "bind", dir.to_str().unwrap(), &["rbind", "rshared"]));
+    assert!(mountinfo(c, "/mnt").contains("shared:"));
+    let c = Container::new("rprivate").mount(mount(
+        "/mnt",
+        "bind",
+        dir.to_str().unwrap(),
+        &["rbind", "rprivate"],
+    ));
+    assert!(!mountinfo(c, "/mnt").contains("shared:"));
+}
+
+#[test]
+fn the_cgroup_mount_shows_the_containers_own() {
+    let c = Container::sh("cgmount", "ls /sys/fs/cgroup; grep cgroup /proc/self/mountinfo").mount(mount(
+        "/sys/fs/cgroup",
+        "cgroup",
+        "cgroup",
+        &["nosuid", "noexec", "nodev", "relatime", "ro"],
+    ));
+    let out = c.run().ok().stdout;
+    match host::cgroups() {
+        host::Cgroups::V2 => assert!(out.contains("cgroup.procs"), "{out}"),
+        _ => assert!(out.contains("memory") && out.contains("pids"), "{out}"),
+    }
+}
+
+#[test]
+fn a_root_without_pivot() {
+    let c = Container::sh("nopivot", "ls / | grep -c proc");
+    c.run_with(&["--no-pivot"]).ok().says("1");
+}
+
+#[test]
+fn the_rootfs_may_be_a_symlink_of_the_hosts() {
+    differs!(Runc, "refuses it");
+    let c = Container::sh("symlink", "echo here").with(|c| c["root"]["path"] = "link".into());
+    std::os::unix::fs::symlink("rootfs", c.bundle.dir.join("link")).unwrap();
+    c.run().ok().says("here");
+}
+
+#[test]
+fn sysctls_are_set_in_their_namespace() {
+    let c = Container::sh("sysctl", "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced")
+        .with(|c| {
+            c["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1" });
+        });
+    c.run().ok().says("1\n1");
+    for (key, without) in
+        [("net.ipv4.ip_forward", "network"), ("kernel.shmmax", "ipc"), ("vm.swappiness", "")]
+    {
+        let c = Container::new("hostctl").with(|c| c["linux"]["sysctl"] = json!({ key: "1" }));
+        let c = if without.is_empty() { c } else { c.without_namespace(without) };
+        differs!(Crun, "leaves that to the kernel");
+        let out = c.run().fails();
+        assert!(out.stderr.contains(key), "{out}");
+    }
+}
+
+#[test]
+fn idmapped_mounts_show_other_owners() {
+    differs!(Runc, "1.1 has none");
+    let c = Container::sh("idmap", "stat -c %u:%g /mnt/file").user_namespace();
+    let source = c.bundle.dir.join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "").unwrap();
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    let mut entry = mount("/mnt", "bind", source.to_str().unwrap(), &["bind", "idmap"]);
+    entry["uidMappings"] = map.clone();
+    entry["gidMappings"] = map;
+    let c = c.mount(entry);
+    let out = c.run();
+    if integration::peer() == integration::Peer::Crun && out.code != 0 {
+        integration::skip!("Crun: 1.8.1 reads the mappings from the option");
+    }
+    out.ok().says("0:0");
+}
+
+#[test]
+fn consoles_pts_are_the_containers_own() {
+    Container::sh("pts", "ls /dev/pts; stat -c %a /dev/pts/ptmx").run().ok().says("ptmx\n666");
+}

@@ -1,0 +1,264 @@
+//! Attacks that worked on runtimes once. Each test builds the hostile bundle of one CVE and looks for the damage.
+
+use integration::bundle::mount;
+use integration::{differs, host, Container, Run};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::{symlink, PermissionsExt};
+
+/// CVE-2019-5736: the container overwrites the runtime's program through /proc/self/exe of a process that joins it.
+#[test]
+fn cve_2019_5736_the_runtimes_program_cannot_be_written() {
+    let before = fs::read(host::runtime()).unwrap();
+    // The entry point is the runtime itself, as the attack has it, and a second process goes for every exe it sees.
+    let script = r#"
+        for round in 1 2 3 4 5 6 7 8 9 10; do
+            for exe in /proc/[0-9]*/exe; do (echo owned >$exe) 2>/dev/null && echo wrote $(readlink $exe); done
+        done"#;
+    let c = Container::sleeping("cve5736").up();
+    let attack = c.runtime().args(["exec", &c.id, "sh", "-c", script]).start();
+    for _ in 0..5 {
+        c.exec(&["/proc/self/exe"]);
+    }
+    let out = attack.out();
+    assert!(!out.stdout.contains("runtime") && !out.stdout.contains("runc"), "{out}");
+    let c = Container::new("cve5736").args(&["/proc/self/exe", "--version"]);
+    c.run();
+    assert!(before == fs::read(host::runtime()).unwrap(), "the runtime's own program was changed");
+}
+
+/// CVE-2024-21626: a working folder of /proc/self/fd/N leads to a descriptor of the host that was left open.
+#[test]
+fn cve_2024_21626_no_descriptor_leads_to_the_host() {
+    for fd in 3..20 {
+        let c = Container::new("cve21626")
+            .args(&["ls", "../../../../etc/hydra-test-host"])
+            .with(|c| c["process"]["cwd"] = format!("/proc/self/fd/{fd}").into());
+        c.run().fails();
+    }
+    let c = Container::sleeping("cve21626").up();
+    for fd in 3..20 {
+        let out = c.exec_with(
+            &["--cwd", &format!("/proc/self/fd/{fd}")],
+            &["sh", "-c", "cat ../../../../../etc/hostname; pwd"],
+        );
+        assert!(
+            out.code != 0
+                || !out.stdout.contains(fs::read_to_string("/etc/hostname").unwrap_or("\0".into()).trim()),
+            "{fd}: {out}"
+        );
+    }
+}
+
+/// CVE-2019-16884, CVE-2019-19921, CVE-2023-27561: /proc is a symlink in the image, so what is written there goes astray.
+#[test]
+fn cve_2019_19921_proc_must_be_a_folder() {
+    for target in ["/tmp", "../tmp", "tmp"] {
+        for point in ["proc", "sys"] {
+            let c = Container::new("cve19921").prepare(|root| {
+                fs::remove_dir(root.join(point)).unwrap();
+                symlink(target, root.join(point)).unwrap();
+            });
+            differs!(Crun, "1.8.1 follows it inside the root");
+            c.run().fails();
+            assert_eq!(c.leftovers(), Vec::<String>::new());
+        }
+    }
+}
+
+/// CVE-2021-30465 and its kin: a mount's destination is a symlink that leads out of the root.
+#[test]
+fn cve_2021_30465_mount_points_stay_below_the_root() {
+    let victim = integration::janitor::scratch().join("victim");
+    fs::create_dir_all(&victim).unwrap();
+    for link in [victim.display().to_string(), format!("../../../../../../../..{}", victim.display())] {
+        let c =
+            Container::sh("cve30465", "true").prepare(|root| symlink(&link, root.join("escape")).unwrap());
+        let c = c.mount(mount("/escape/made", "tmpfs", "tmpfs", &[])).mount(mount(
+            "/escape",
+            "bind",
+            "/etc",
+            &["bind"],
+        ));
+        c.run();
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 0, "something was made outside of the root");
+        assert_eq!(host::mounts_below(&victim), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+/// CVE-2024-45310, CVE-2025-24965: missing mount points, working folders and devices are made inside the root only.
+#[test]
+fn cve_2024_45310_nothing_is_made_outside_of_the_root() {
+    let victim = integration::janitor::scratch().join("victim2");
+    fs::create_dir_all(&victim).unwrap();
+    let up = format!("../../../../../../../../../..{}", victim.display());
+    let prepare = |root: &std::path::Path| symlink(&up, root.join("out")).unwrap();
+    Container::new("cwd").prepare(prepare).with(|c| c["process"]["cwd"] = "/out/cwd".into()).run();
+    let device = json!([{ "path": "/out/null", "type": "c", "major": 1, "minor": 3 }]);
+    Container::new("device").prepare(prepare).with(|c| c["linux"]["devices"] = device).run();
+    Container::new("file")
+        .prepare(prepare)
+        .mount(mount("/out/file", "bind", "/etc/hostname", &["bind"]))
+        .run();
+    assert_eq!(fs::read_dir(&victim).unwrap().count(), 0, "something was made outside of the root");
+}
+
+/// CVE-2025-31133, CVE-2026-41579: the image's own /dev/null (here without a fresh /dev) is no mask for paths.
+#[test]
+fn cve_2025_31133_a_mask_is_the_real_null() {
+    differs!(Runc, "1.1.5 is open to it");
+    let c =
+        Container::sh("cve31133", "cat /proc/kcore | head -c 1 | wc -c; cat /etc/secret").prepare(|root| {
+            fs::write(root.join("etc/secret"), "secret\n").unwrap();
+            fs::write(root.join("dev/null"), "fake\n").unwrap();
+        });
+    let c = c.with(|c| {
+        let mounts = c["mounts"].as_array_mut().unwrap();
+        mounts.retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+        c["linux"]["maskedPaths"] = json!(["/etc/secret", "/proc/kcore"]);
+    });
+    let out = c.run();
+    assert!(!out.stdout.contains("secret") && !out.stdout.contains("fake"), "{out}");
+}
+
+/// CVE-2025-31133: /dev/null as a symlink that the runtime would follow when it masks.
+#[test]
+fn cve_2025_31133_a_linked_null_leads_nowhere() {
+    let victim = integration::janitor::scratch().join("victim3");
+    fs::write(&victim, "content\n").unwrap();
+    let c = Container::sh("linkednull", "cat /etc/secret").prepare(|root| {
+        fs::write(root.join("etc/secret"), "secret\n").unwrap();
+        symlink("/etc/passwd", root.join("dev/null")).unwrap();
+    });
+    let c = c.with(|c| {
+        c["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+        c["linux"]["maskedPaths"] = json!(["/etc/secret"]);
+    });
+    let out = c.run();
+    assert!(!out.stdout.contains("secret") && !out.stdout.contains("root:"), "{out}");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "content\n");
+}
+
+/// CVE-2025-52565: /dev/console and /dev/pts/N as symlinks.
+#[test]
+fn cve_2025_52565_the_console_is_the_containers() {
+    differs!(Runc, "1.1.5 is open to it");
+    let c = Container::sh("cve52565", "stat -c %t:%T /dev/console; tty").prepare(|root| {
+        let _ = symlink("/etc/passwd", root.join("dev/console"));
+    });
+    let c = c.with(|c| {
+        c["process"]["terminal"] = true.into();
+        // No fresh /dev: the image's own is used.
+        c["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/dev");
+    });
+    let socket = integration::console::ConsoleSocket::new(&c.id);
+    let out = c.create_with(&["--console-socket", socket.path.to_str().unwrap()]);
+    if out.code == 0 {
+        c.start();
+        let _ = socket.receive();
+    }
+    let passwd = fs::read_to_string(c.bundle.rootfs().join("etc/passwd")).unwrap();
+    assert!(passwd.starts_with("root:"), "{passwd}");
+}
+
+/// CVE-2025-52881: what is written to /proc (sysctl, labels) goes to the real procfs, whatever lies over it.
+#[test]
+fn cve_2025_52881_writes_go_to_the_real_procfs() {
+    differs!(Crun, "lets most of /proc be covered");
+    differs!(Runc, "1.1.5 lets files of /proc/self be covered");
+    // Only the files that lxcfs covers may be covered.
+    for point in ["/proc/sys", "/proc/self/attr", "/proc/1", "/proc/self/task/1/attr"] {
+        let c = Container::new("cover").mount(mount(point, "tmpfs", "tmpfs", &[]));
+        c.run().fails();
+        assert_eq!(c.leftovers(), Vec::<String>::new());
+    }
+    let c = Container::sh("lxcfs", "cat /proc/uptime").mount(mount(
+        "/proc/uptime",
+        "bind",
+        "/etc/hostname",
+        &["bind"],
+    ));
+    c.run().ok();
+}
+
+/// CVE-2022-24769, CVE-2022-29162, CVE-2022-27650: inheritable capabilities stay empty unless named.
+#[test]
+fn cve_2022_29162_no_inheritable_capabilities() {
+    let c = Container::sleeping("cve29162").up();
+    let script = "grep CapInh /proc/self/status";
+    c.exec(&["sh", "-c", script]).ok().says("CapInh:\t0000000000000000");
+    c.exec_with(&["--cap", "CAP_SYS_PTRACE"], &["sh", "-c", script]).ok();
+    Container::sh("inherit", script).run().ok().says("CapInh:\t0000000000000000");
+}
+
+/// CVE-2026-41579: /dev is a symlink in the image.
+#[test]
+fn cve_2026_41579_dev_must_not_lead_out() {
+    differs!(Runc, "1.1.5 is open to it");
+    let victim = integration::janitor::scratch().join("victim4");
+    fs::create_dir_all(&victim).unwrap();
+    for with_mount in [true, false] {
+        let c = Container::new("cve41579").prepare(|root| {
+            fs::remove_dir_all(root.join("dev")).unwrap();
+            symlink(format!("../../../../../../../../../..{}", victim.display()), root.join("dev")).unwrap();
+        });
+        let c = c.with(|c| {
+            c["mounts"].as_array_mut().unwrap().retain(|m| {
+                let point = m["destination"].as_str().unwrap();
+                !point.starts_with("/dev/") && (with_mount || point != "/dev")
+            });
+        });
+        c.run();
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 0, "devices were made outside of the root");
+        assert_eq!(host::mounts_below(&victim), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+/// CVE-2026-30892: `exec -u` takes numbers and nothing else.
+#[test]
+fn cve_2026_30892_users_are_numbers() {
+    differs!(Runc, "1.1.5 is open to it");
+    differs!(Crun, "the one that had it");
+    let c = Container::sleeping("cve30892").up();
+    for user in ["user", "1000:user", "0x3e8", "1e3", "-1", "4294967296", ""] {
+        let out = c.exec_with(&[&format!("--user={user}")], &["id", "-u"]);
+        assert!(out.code != 0 || (user.is_empty() && out.stdout.trim() == "0"), "{user:?}: {out}");
+    }
+}
+
+/// CVE-2023-25809: without a cgroup namespace the host's cgroup tree must not be writable from inside.
+#[test]
+fn cve_2023_25809_the_hosts_cgroups_cannot_be_written() {
+    let c = Container::sh("cve25809", "for f in $(find /sys/fs/cgroup -name cgroup.procs -maxdepth 2); do mkdir ${f%/*}/escape && echo made ${f%/*}; done; true")
+        .mount(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"]));
+    let out = c.run();
+    assert!(!out.stdout.contains("made") && out.stderr.contains("Read-only file system"), "{out}");
+}
+
+/// CVE-2021-43784: lengths near 16 bits in what is handed to the first process.
+#[test]
+fn cve_2021_43784_long_lists_keep_their_end() {
+    let many: Vec<String> = (0..4000).map(|i| format!("V{i}={}", "x".repeat(20))).collect();
+    let c = Container::sh("cve43784", "echo $V3999; echo $LAST").with(|c| {
+        let env = c["process"]["env"].as_array_mut().unwrap();
+        env.extend(many.into_iter().map(Into::into));
+        env.push("LAST=end".into());
+    });
+    let out = c.run().ok();
+    assert!(out.stdout.contains("xxxxxxxxxxxxxxxxxxxx") && out.stdout.ends_with("end\n"), "{out}");
+}
+
+/// What the runtime leaves on disk is nobody else's business.
+#[test]
+fn the_state_cannot_be_written_by_others() {
+    let c = Container::sleeping("statemode").up();
+    for entry in fs::read_dir(c.root.join(&c.id)).unwrap().flatten() {
+        let mode = entry.metadata().unwrap().permissions().mode();
+        let socket_or_fifo = !entry.file_type().unwrap().is_file();
+        assert!(mode & 0o022 == 0 || socket_or_fifo, "{}: {mode:o}", entry.path().display());
+    }
+    Run::new("true").ok();
+}
