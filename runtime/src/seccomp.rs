@@ -227,6 +227,7 @@ fn wants_enosys(default: u32) -> bool {
 
 fn assemble(archs: &[&'static Arch], rules: Vec<Rules>, default: u32) -> Result<Vec<Insn>> {
     let mut program = Program::default();
+    let knows_any = rules.first().is_some_and(|native| native.last != 0);
     let mut intervals: Vec<(&Arch, Intervals)> = Vec::new();
     for (arch, rules) in archs.iter().zip(rules) {
         let own = Intervals::of(&mut program, arch, rules, default)?;
@@ -234,7 +235,7 @@ fn assemble(archs: &[&'static Arch], rules: Vec<Rules>, default: u32) -> Result<
     }
     // x32 goes by the audit number of x86_64, and follows it in the order of numbers.
     let x32 = intervals.iter().position(|(arch, _)| arch.is_x32()).map(|at| intervals.remove(at).1);
-    let mut x32 = x32.or_else(|| Some(Intervals::no_x32(default)));
+    let mut x32 = x32.or_else(|| Some(Intervals::no_x32(default, knows_any)));
     let mut sections = Vec::new();
     for (arch, mut own) in intervals.into_iter().rev() {
         if arch.name == "SCMP_ARCH_X86_64" {
@@ -280,9 +281,9 @@ impl Intervals {
     }
 
     /// The numbers of x32 where the profile doesn't name it. -1 is not one of them: a tracer sets it to skip a call.
-    fn no_x32(default: u32) -> Intervals {
+    fn no_x32(default: u32, knows_any: bool) -> Intervals {
         let mut list = Intervals(vec![(X32_BIT, Dest::Ret(RET_KILL_THREAD))]);
-        if wants_enosys(default) {
+        if wants_enosys(default) && knows_any {
             // runc's test for newer numbers goes by the bit, and comes first.
             list.push(2 * X32_BIT, Dest::Ret(RET_ENOSYS));
             list.push(3 * X32_BIT, Dest::Ret(RET_KILL_THREAD));

@@ -103,10 +103,11 @@ impl Cond {
 /// one for each of them: so runc reads it.
 pub fn alternatives(args: &[spec::SyscallArg]) -> Result<Vec<Vec<Cond>>> {
     let mut conds = args.iter().map(Cond::parse).collect::<Result<Vec<_>>>()?;
-    conds.sort_by_key(|cond| cond.arg);
-    if conds.windows(2).any(|pair| pair[0].arg == pair[1].arg) {
+    let twice = |(at, cond): (usize, &Cond)| conds[..at].iter().any(|other| other.arg == cond.arg);
+    if conds.iter().enumerate().any(twice) {
         return Ok(conds.into_iter().map(|cond| vec![cond]).collect());
     }
+    conds.sort_by_key(|cond| cond.arg);
     Ok(vec![conds])
 }
 

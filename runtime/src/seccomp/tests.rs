@@ -2,8 +2,10 @@
 
 mod differential;
 mod interpreter;
+mod kernel;
 mod oracle;
 mod profiles;
+mod verdicts;
 
 use super::*;
 use interpreter::{run, Data};

@@ -146,16 +146,15 @@ fn default_profiles_of_container_engines() {
 }
 
 /// A random profile, full of overlapping rules.
-fn random_profile(random: &mut Random, actions: &[&str]) -> spec::Seccomp {
+fn random_profile(random: &mut Random, actions: &[&str], ops: &[&str]) -> spec::Seccomp {
     let names =
         ["socket", "clone", "personality", "ipc", "shmget", "socketcall", "read", "openat2", "fcntl64"];
-    let ops = ["NE", "EQ", "MASKED_EQ"];
     let numbers = [0, 1, 2, 5, 0xff, 0x1_0000_0000, 0x1_0000_0005, u64::MAX, 0xffff_ffff];
     let mut entries = Vec::new();
     for _ in 0..random.below(12) {
         let args: Vec<_> = (0..random.below(4))
             .map(|_| {
-                let op = format!("SCMP_CMP_{}", random.of(&ops));
+                let op = format!("SCMP_CMP_{}", random.of(ops));
                 let (value, two) = (random.of(&numbers), random.of(&numbers));
                 serde_json::json!({ "index": random.below(3), "value": value, "valueTwo": two, "op": op })
             })
@@ -178,13 +177,75 @@ fn brief(profile: &spec::Seccomp) -> String {
     profile.syscalls.iter().map(entry).collect()
 }
 
+/// What the specification says of a profile whose rules have one action, over plain values: no tables of numbers, no
+/// order of rules, no BPF.
+fn by_definition(profile: &spec::Seccomp, arch: &Arch, name: &str, args: &[u64; 6]) -> bool {
+    let holds = |arg: &spec::SyscallArg| {
+        let width = if arch.wide { u64::MAX } else { u64::from(u32::MAX) };
+        let (value, two) = (arg.value & width, arg.value_two & width);
+        let given = args[arg.index as usize] & width;
+        match arg.op.as_str() {
+            "SCMP_CMP_NE" => given != value,
+            "SCMP_CMP_LT" => given < value,
+            "SCMP_CMP_LE" => given <= value,
+            "SCMP_CMP_EQ" => given == value,
+            "SCMP_CMP_GE" => given >= value,
+            "SCMP_CMP_GT" => given > value,
+            _ => given & value == two & value,
+        }
+    };
+    profile.syscalls.iter().filter(|entry| entry.names.iter().any(|n| n == name)).any(|entry| {
+        let mut indices: Vec<_> = entry.args.iter().map(|arg| arg.index).collect();
+        indices.sort_unstable();
+        if indices.windows(2).any(|pair| pair[0] == pair[1]) {
+            entry.args.iter().any(holds)
+        } else {
+            entry.args.iter().all(holds)
+        }
+    })
+}
+
+#[test]
+fn random_profiles_by_definition() {
+    let mut random = Random(11);
+    let ops = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
+    for _ in 0..300 {
+        let profile = random_profile(&mut random, &["ALLOW"], &ops);
+        let values = values(&profile);
+        for native in ["X86_64", "ARM", "S390X", "MIPS64N32", "RISCV64"].map(arch) {
+            let program = compile_for(native, &profile).unwrap().program;
+            for name in ["clone", "personality", "read", "openat2", "uname"] {
+                let nr = native.number(table::find(name).unwrap()).unwrap();
+                // libseccomp has no number for what a multiplexer carries, so it doesn't count.
+                let carried = |n: &str| native.multiplexed.is_some() && (n == "socket" || n == "shmget");
+                let newest = profile.syscalls.iter().flat_map(|entry| &entry.names).filter(|n| !carried(n));
+                let newest =
+                    newest.filter_map(|n| native.number(table::find(n).unwrap())).max().filter(|n| *n != 0);
+                for _ in 0..50 {
+                    let mut args = [0; 6];
+                    args.iter_mut().for_each(|arg| *arg = random.of(&values));
+                    let data = Data { nr, arch: native.audit, args, big_endian: native.big_endian };
+                    let expected = match by_definition(&profile, native, name, &args) {
+                        true => RET_ALLOW,
+                        false if newest.is_some_and(|newest| nr > newest) => RET_ENOSYS,
+                        false => RET_ERRNO | libc::EPERM as u32,
+                    };
+                    let what = || format!("{} {} {name} {data:x?}", brief(&profile), native.name);
+                    assert_eq!(run(&program, &data).0, expected, "{}", what());
+                }
+            }
+        }
+    }
+}
+
+/// The orders are left out: with overlapping ones in several rules, libseccomp 2.5.4 itself strays from its definition.
 #[test]
 fn random_profiles_with_one_action() {
     let Some(mut oracle) = Oracle::start() else { return };
     let newer = newer(&mut oracle);
     let mut random = Random(7);
-    for round in 0..60 {
-        let profile = random_profile(&mut random, &["ALLOW"]);
+    for round in 0..30 {
+        let profile = random_profile(&mut random, &["ALLOW"], &["NE", "EQ", "MASKED_EQ"]);
         let group = random.of(&GROUPS);
         let answer = oracle.build(&archs(group), &profile).unwrap();
         compare(&format!("round {round}: {}", brief(&profile)), group, &profile, &answer, &newer);
