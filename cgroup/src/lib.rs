@@ -6,6 +6,7 @@
 //!
 //! A `Location` is all that has to be kept (it serialises) to `Cgroup::open` it again.
 
+pub mod apply;
 mod cgroup;
 mod create;
 mod destroy;
@@ -22,6 +23,7 @@ pub mod v1;
 pub mod v2;
 pub mod write;
 
+pub use apply::{Change, Step, Transaction, Undo};
 pub use cgroup::{Cgroup, Entry, Sub};
 pub use create::Options;
 pub use dir::Dir;

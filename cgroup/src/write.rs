@@ -49,7 +49,16 @@ impl Write {
         else {
             invalid!("{field}: \"{file}\" must be in the form CONTROLLER.PARAMETER");
         };
-        const REFUSED: [&str; 6] = ["procs", "threads", "kill", "freeze", "event_control", "clone_children"];
+        const REFUSED: [&str; 8] = [
+            "procs",
+            "threads",
+            "kill",
+            "freeze",
+            "type",
+            "subtree_control",
+            "event_control",
+            "clone_children",
+        ];
         if controller == "cgroup" && REFUSED.contains(&rest)
             || file.starts_with("devices.")
             || file == "freezer.state"
