@@ -113,7 +113,7 @@ fn compare(
             if newer.contains(&(audit, nr)) {
                 continue;
             }
-            for _ in 0..if conditional { 24 } else { 1 } {
+            for _ in 0..if conditional { 8 } else { 1 } {
                 let mut args = [0; 6];
                 args.iter_mut().for_each(|arg| *arg = random.of(&values));
                 let data = Data { nr, arch: audit, args, big_endian: archs[0].big_endian };

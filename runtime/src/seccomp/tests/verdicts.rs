@@ -185,37 +185,25 @@ fn sixty_four_bits_are_compared() {
 #[test]
 fn all_of_one_rule_or_any_of_several() {
     let arg = |index: u32, value: u64| json!({ "index": index, "value": value, "op": "SCMP_CMP_EQ" });
-    let json = |entries: Value| {
-        let mut json = allow(&["uname"]);
-        for (at, args) in entries.as_array().unwrap().iter().enumerate() {
-            json["syscalls"][at] =
-                json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": args.clone() });
-        }
-        json
+    let json = |rules: Vec<Value>| {
+        let entry = |args| json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": args });
+        let entries: Vec<_> = rules.into_iter().map(entry).collect();
+        json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": entries })
     };
     let allowed =
         |json: &Value, a: u64, b: u64| verdict(json, "X86_64", 135, [a, b, 0, 0, 0, 0]) == RET_ALLOW;
-    let and = json(json!([[arg(1, 2), arg(0, 1)]]));
+    let and = json(vec![json!([arg(1, 2), arg(0, 1)])]);
     assert_eq!([allowed(&and, 1, 2), allowed(&and, 1, 0), allowed(&and, 0, 2)], [true, false, false]);
-    let or = (1..=9).map(|value| json!([arg(0, value)])).collect::<Vec<_>>();
-    let or = json({
-        let mut json = json!([]);
-        or.into_iter().for_each(|args| json.as_array_mut().unwrap().push(args));
-        json
-    });
+    let or = json((1..=9).map(|value| json!([arg(0, value)])).collect());
     assert_eq!([allowed(&or, 9, 0), allowed(&or, 1, 0), allowed(&or, 10, 0)], [true, true, false]);
-    let same_argument_twice = json(json!([[arg(0, 1), arg(0, 2)]]));
+    let same_argument_twice = json(vec![json!([arg(0, 1), arg(0, 2)])]);
     assert_eq!([1, 2, 3].map(|a| allowed(&same_argument_twice, a, 0)), [true, true, false]);
 }
 
 #[test]
 fn socketcall_follows_socket() {
     let json = allow(&["socket", "shmget"]);
-    assert_eq!(
-        verdict(&json, "X86", 359, [0; 6]),
-        EPERM,
-        "newer than the profile's other calls, so not counted"
-    );
+    assert_eq!(verdict(&json, "X86", 359, [0; 6]), RET_ALLOW);
     assert_eq!(verdict(&json, "X86", 102, [1, 0, 0, 0, 0, 0]), RET_ALLOW);
     assert_eq!(verdict(&json, "X86", 102, [2, 0, 0, 0, 0, 0]), EPERM);
     assert_eq!(verdict(&json, "X86", 117, [23, 0, 0, 0, 0, 0]), RET_ALLOW);
