@@ -39,7 +39,10 @@ pub struct World<'a> {
 impl World<'_> {
     fn need(&self, asked: &Asked, controller: &str) -> Result<Version> {
         (self.version)(controller).ok_or_else(|| {
-            Error::unsupported(format!("{}: this host has no cgroup controller {controller}", asked.knob.name))
+            Error::unsupported(format!(
+                "{}: this host has no cgroup controller {controller}",
+                asked.knob.name
+            ))
         })
     }
 
@@ -162,7 +165,9 @@ fn put(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) -> Res
 fn put_raw(limits: &mut Limits, file: &str, asked: &Asked, world: &World<'_>) -> Result<()> {
     let controller = file.split('.').next().unwrap_or_default();
     if controller != "cgroup" && (world.version)(controller).is_none() {
-        return Err(Error::unsupported(format!("{RAW}{file}: this host has no cgroup controller {controller}")));
+        return Err(Error::unsupported(format!(
+            "{RAW}{file}: this host has no cgroup controller {controller}"
+        )));
     }
     limits.resources.unified.remove(file);
     if let Value::Text(text) = &asked.value {
@@ -192,7 +197,11 @@ fn amount(value: &Value) -> Amount {
 }
 
 /// The devices of a list with their amounts. A named path or device outweighs `disks`, which outweighs `all`.
-fn place(name: &str, list: &[(Selector, Amount)], world: &World<'_>) -> Result<BTreeMap<Device, (Amount, Selector)>> {
+fn place(
+    name: &str,
+    list: &[(Selector, Amount)],
+    world: &World<'_>,
+) -> Result<BTreeMap<Device, (Amount, Selector)>> {
     let rank = |s: &Selector| match s {
         Selector::All => 0,
         Selector::Disks => 1,
@@ -239,7 +248,9 @@ fn put_blkio(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) 
                 limits.placed.push(Placed { knob: name.into(), device, amount, selector });
             }
             if version == Version::V1 && knob.starts_with("write-") {
-                limits.notes.push(format!("{name}: cgroup v1 holds direct and synchronous writes, not buffered ones"));
+                limits.notes.push(format!(
+                    "{name}: cgroup v1 holds direct and synchronous writes, not buffered ones"
+                ));
             }
         }
     }
@@ -340,7 +351,9 @@ fn put_memory(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>)
         "memory.reservation" | "memory.low" => return Ok(memory.reservation = Some(amount.signed())),
         "memory.swappiness" if version == Version::V1 => return Ok(memory.swappiness = amount.number()),
         "memory.swappiness" => {
-            return Err(Error::unsupported("memory.swappiness: cgroup v2 has no such limit: use memory.swap-max"))
+            return Err(Error::unsupported(
+                "memory.swappiness: cgroup v2 has no such limit: use memory.swap-max",
+            ))
         }
         "memory.swap-max" if version == Version::V1 => {
             // The sum is what v1 can limit. The knobs come in the order of their names: limit was before.
@@ -446,12 +459,15 @@ fn put_net(net: &mut netlimit::Limits, name: &str, value: &Value) -> Result<()> 
         ("net.classid", Value::ClassId(id)) => net.classid = Some(*id),
         ("net.ingress-mode", Value::Text(mode)) => {
             let queue = mode == "queue";
-            net.ingress_mode = Some(if queue { netlimit::IngressMode::Queue } else { netlimit::IngressMode::Police });
+            net.ingress_mode =
+                Some(if queue { netlimit::IngressMode::Queue } else { netlimit::IngressMode::Police });
         }
         ("net.priority", Value::Keyed(list)) => {
             let number = |(name, n): &(String, Amount)| match n.number() {
                 Some(n) => Ok((name.clone(), n as u32)),
-                None => Err(Error::invalid(format!("net.priority: '{name}=max' is not a priority; allowed: a number"))),
+                None => Err(Error::invalid(format!(
+                    "net.priority: '{name}=max' is not a priority; allowed: a number"
+                ))),
             };
             net.priority = Some(list.iter().map(number).collect::<Result<_>>()?);
         }
@@ -539,7 +555,9 @@ fn lift_memory_and_cpu(old: &Limits, new: &mut Limits) {
 /// The value that a kernel file has when nobody wrote to it.
 fn usual((file, key): &Line) -> Option<String> {
     Some(match file.as_str() {
-        "memory.high" | "memory.max" | "memory.swap.max" | "memory.swap.high" | "memory.zswap.max" => "max".into(),
+        "memory.high" | "memory.max" | "memory.swap.max" | "memory.swap.high" | "memory.zswap.max" => {
+            "max".into()
+        }
         "memory.min" | "memory.low" | "memory.oom.group" | "cpu.idle" | "cpu.max.burst" => "0".into(),
         "cpu.weight" => "100".into(),
         "io.latency" => format!("{key} target=max"),

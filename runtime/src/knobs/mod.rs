@@ -1,7 +1,9 @@
 //! Knobs: limits said by annotation, class, flag or JSON in one vocabulary, and the layers they come in.
 
+pub mod base;
 pub mod class;
 pub mod layers;
+pub mod limits;
 pub mod table;
 pub mod value;
 

@@ -23,7 +23,10 @@ fn devices(selector: &Selector) -> Result<Vec<Device>> {
 }
 
 fn on(version: Version, base: &Resources, knobs: &[(&str, &str)]) -> Result<Limits> {
-    let world = World { version: &|name| (name != "io" || version == Version::V2).then_some(version), devices: &devices };
+    let world = World {
+        version: &|name| (name != "io" || version == Version::V2).then_some(version),
+        devices: &devices,
+    };
     limits(base, &effective(knobs), &world)
 }
 
@@ -38,9 +41,15 @@ fn a_named_device_outweighs_all() {
     assert_eq!(rates(&got), [(B, 10), (A, 5)]);
     assert_eq!(got.placed[1].selector, "/a");
     assert!(got.notes[0].contains("not buffered"));
-    let e = on(Version::V1, &Resources::default(), &[("blkio.write-bps", "/a=10,8:0=5")]).unwrap_err().to_string();
-    assert_eq!(e, "from the operator: blkio.write-bps: /a and 8:0 are the same device 8:0; allowed: one limit for it");
-    let e = on(Version::V1, &Resources::default(), &[("blkio.write-bps", "/tmpfs=10")]).unwrap_err().to_string();
+    let e = on(Version::V1, &Resources::default(), &[("blkio.write-bps", "/a=10,8:0=5")])
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        e,
+        "from the operator: blkio.write-bps: /a and 8:0 are the same device 8:0; allowed: one limit for it"
+    );
+    let e =
+        on(Version::V1, &Resources::default(), &[("blkio.write-bps", "/tmpfs=10")]).unwrap_err().to_string();
     assert!(e.contains("blkio.write-bps: /tmpfs lies on tmpfs"), "{e}");
 }
 
@@ -107,7 +116,11 @@ fn every_knob_goes_somewhere() {
 #[test]
 fn lifting_takes_back_what_is_gone() {
     let none = Resources::default();
-    let old = on(Version::V2, &none, &[("blkio.write-bps", "5"), ("memory.high", "1MiB"), ("net.egress-rate", "1MB")]);
+    let old = on(
+        Version::V2,
+        &none,
+        &[("blkio.write-bps", "5"), ("memory.high", "1MiB"), ("net.egress-rate", "1MB")],
+    );
     let mut new = on(Version::V2, &none, &[("blkio.write-bps", "8:0=7")]).unwrap();
     lift(&old.unwrap(), &mut new, &BTreeMap::new());
     assert_eq!(rates(&new), [(A, 7), (B, 0)]);
