@@ -134,6 +134,28 @@ impl From<std::io::Error> for Error {
     }
 }
 
+impl From<cgroup::Error> for Error {
+    fn from(e: cgroup::Error) -> Error {
+        let kind = match e.kind() {
+            cgroup::Kind::Invalid => Kind::Invalid,
+            cgroup::Kind::Unsupported => Kind::Unsupported,
+            _ => Kind::System,
+        };
+        Error { kind, errno: e.errno(), chain: vec![e.to_string()] }
+    }
+}
+
+impl From<netlimit::Error> for Error {
+    fn from(e: netlimit::Error) -> Error {
+        let kind = match e.kind() {
+            netlimit::Kind::Invalid => Kind::Invalid,
+            netlimit::Kind::Unsupported => Kind::Unsupported,
+            _ => Kind::System,
+        };
+        Error { kind, errno: e.errno(), chain: vec![e.to_string()] }
+    }
+}
+
 /// Adds what was being done to an error on its way up.
 pub trait Context<T> {
     fn context(self, what: &str) -> Result<T>;
