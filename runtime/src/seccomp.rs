@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 pub use agent::{notify, ContainerProcessState};
 use arch::{Arch, X32_BIT};
 use emit::{Dest, Program};
-use rules::{Call, Rules};
+use rules::{Call, Names, Rules};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::invalid;
@@ -133,7 +133,7 @@ fn compile_for(native: &'static Arch, profile: &spec::Seccomp) -> Result<Filter>
     }
     let archs = parse_archs(native, profile)?;
     let mut rules: Vec<Rules> = archs.iter().map(|_| Rules::default()).collect();
-    let mut notifies = false;
+    let (mut names, mut notifies) = (Names::default(), false);
     for entry in &profile.syscalls {
         let action = parse_action(&entry.action, entry.errno_ret)?;
         notifies |= action == RET_USER_NOTIF;
@@ -143,12 +143,12 @@ fn compile_for(native: &'static Arch, profile: &spec::Seccomp) -> Result<Filter>
             if action == RET_USER_NOTIF && name == "write" {
                 invalid!("SCMP_ACT_NOTIFY cannot be used for the write syscall");
             }
-            let Some(row) = rules::row(name)? else { continue };
+            let Some(name) = names.find(name)? else { continue };
             for (arch, rules) in archs.iter().zip(&mut rules) {
-                rules.know(arch, name, row);
+                rules.know(arch, &name);
                 // What is the default anyway needs no rule, and contradicts none.
                 if action != default {
-                    alternatives.iter().for_each(|conds| rules.add(arch, name, row, conds, action));
+                    alternatives.iter().for_each(|conds| rules.add(arch, &name, conds, action));
                 }
             }
         }

@@ -111,6 +111,30 @@ pub fn alternatives(args: &[spec::SyscallArg]) -> Result<Vec<Vec<Cond>>> {
     Ok(vec![conds])
 }
 
+/// A system call that some architecture has.
+pub struct Name {
+    row: &'static Row,
+    carried: Option<Multiplexed>,
+}
+
+/// Looks up names one after another.
+#[derive(Default)]
+pub struct Names {
+    next: usize,
+}
+
+impl Names {
+    /// None: a name that no kernel has yet.
+    pub fn find(&mut self, name: &str) -> Result<Option<Name>> {
+        if name.is_empty() {
+            invalid!("empty string is not a valid syscall");
+        }
+        let Some(at) = table::find(name, self.next) else { return Ok(None) };
+        self.next = at + 1;
+        Ok(Some(Name { row: &table::ROWS[at].1, carried: multiplexer(name) }))
+    }
+}
+
 /// The rules of one architecture, by number.
 #[derive(Debug, Default)]
 pub struct Rules {
@@ -120,16 +144,16 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Makes `name` known, so that it counts as older than the profile.
-    pub fn know(&mut self, arch: &Arch, name: &str, row: &Row) {
-        if arch.multiplexed.is_some() && multiplexer(name).is_some() {
-            return;
+    /// Makes a name count as older than the profile.
+    pub fn know(&mut self, arch: &Arch, name: &Name) {
+        // libseccomp has no number for a call that may come in two ways.
+        if arch.multiplexed.is_none() || name.carried.is_none() {
+            self.last = self.last.max(arch.number(name.row).unwrap_or(0));
         }
-        self.last = self.last.max(arch.number(row).unwrap_or(0));
     }
 
-    pub fn add(&mut self, arch: &Arch, name: &str, row: &Row, conds: &[Cond], action: u32) {
-        if let (Some(numbers), Some(call)) = (arch.multiplexed, multiplexer(name)) {
+    pub fn add(&mut self, arch: &Arch, name: &Name, conds: &[Cond], action: u32) {
+        if let (Some(numbers), Some(call)) = (arch.multiplexed, name.carried) {
             let (number, call) = match call {
                 Multiplexed::Socket(call) => (numbers.0, call),
                 Multiplexed::Ipc(call) => (numbers.1, call),
@@ -140,7 +164,7 @@ impl Rules {
             let rest = conds.iter().copied().filter(|cond| cond.arg != 0);
             self.push(arch, number, std::iter::once(first).chain(rest), action);
         }
-        if let Some(number) = arch.number(row) {
+        if let Some(number) = arch.number(name.row) {
             self.push(arch, number, conds.iter().copied(), action);
         }
     }
@@ -211,6 +235,8 @@ impl Call {
     }
 }
 
+/// The number of a call at socketcall(2) or ipc(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Multiplexed {
     Socket(u8),
     Ipc(u8),
@@ -254,12 +280,4 @@ fn multiplexer(name: &str) -> Option<Multiplexed> {
         "shmctl" => Ipc(24),
         _ => return None,
     })
-}
-
-/// The numbers of a call; None for a name that no kernel has yet.
-pub fn row(name: &str) -> Result<Option<&'static Row>> {
-    if name.is_empty() {
-        invalid!("empty string is not a valid syscall");
-    }
-    Ok(table::find(name))
 }

@@ -28,9 +28,12 @@ pub enum Column {
 
 pub type Row = [u16; 14];
 
-/// The numbers of a system call, or None for a name that no architecture has.
-pub fn find(name: &str) -> Option<&'static Row> {
-    ROWS.binary_search_by(|(known, _)| (*known).cmp(name)).ok().map(|at| &ROWS[at].1)
+/// The place in `ROWS` of a system call, or None for a name that no architecture has. `after` is the place of the last
+/// one: profiles are written in alphabetical order, so the next is likely to be near.
+pub fn find(name: &str, after: usize) -> Option<usize> {
+    const NEAR: usize = 4;
+    let near = ROWS.iter().skip(after).take(NEAR).position(|(known, _)| *known == name);
+    near.map(|at| after + at).or_else(|| ROWS.binary_search_by(|(known, _)| (*known).cmp(name)).ok())
 }
 
 /// Sorted by name. ARM's private calls, 0xf0001 and up, are written as 0xf001 and up. Columns: x86, x86_64, x32, arm,

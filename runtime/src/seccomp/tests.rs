@@ -17,3 +17,7 @@ fn profile(json: serde_json::Value) -> spec::Seccomp {
 fn arch(name: &str) -> &'static Arch {
     Arch::find(&format!("SCMP_ARCH_{name}")).unwrap()
 }
+
+fn row(name: &str) -> &'static table::Row {
+    &table::ROWS[table::find(name, 0).unwrap_or_else(|| panic!("{name} is missing"))].1
+}

@@ -215,12 +215,11 @@ fn random_profiles_by_definition() {
         for native in ["X86_64", "ARM", "S390X", "MIPS64N32", "RISCV64"].map(arch) {
             let program = compile_for(native, &profile).unwrap().program;
             for name in ["clone", "personality", "read", "openat2", "uname"] {
-                let nr = native.number(table::find(name).unwrap()).unwrap();
+                let nr = native.number(row(name)).unwrap();
                 // libseccomp has no number for what a multiplexer carries, so it doesn't count.
                 let carried = |n: &str| native.multiplexed.is_some() && (n == "socket" || n == "shmget");
                 let newest = profile.syscalls.iter().flat_map(|entry| &entry.names).filter(|n| !carried(n));
-                let newest =
-                    newest.filter_map(|n| native.number(table::find(n).unwrap())).max().filter(|n| *n != 0);
+                let newest = newest.filter_map(|n| native.number(row(n))).max().filter(|n| *n != 0);
                 for _ in 0..50 {
                     let mut args = [0; 6];
                     args.iter_mut().for_each(|arg| *arg = random.of(&values));
@@ -259,7 +258,7 @@ fn tables_agree() {
     for arch in &arch::ALL {
         let base = arch.number(&[0; 14]).unwrap();
         for (name, number) in oracle.table(arch, base) {
-            let row = table::find(&name).unwrap_or_else(|| panic!("{name} is missing"));
+            let row = row(&name);
             assert_eq!(arch.number(row), Some(number.as_u64().unwrap() as u32), "{name} on {}", arch.name);
         }
     }

@@ -231,7 +231,7 @@ fn long_programs() {
     let filter = compile_for(arch("X86_64"), &profile(json.clone())).unwrap();
     assert!(filter.program.len() > 2500 && filter.program.len() <= MAX_INSNS, "{}", filter.program.len());
     for (at, entry) in json["syscalls"].as_array().unwrap().iter().enumerate() {
-        let nr = arch("X86_64").number(table::find(entry["names"][0].as_str().unwrap()).unwrap()).unwrap();
+        let nr = arch("X86_64").number(row(entry["names"][0].as_str().unwrap())).unwrap();
         let at = at as u64;
         for (args, expected) in
             [([at, 8], RET_ALLOW), ([at, 7], EPERM), ([at + 1, 8], EPERM), ([at | 1 << 32, 8], EPERM)]
