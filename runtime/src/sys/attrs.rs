@@ -91,13 +91,7 @@ pub fn open_proc(procfs: BorrowedFd<'_>, path: &str, flags: i32) -> io::Result<O
     };
     // SAFETY: `path` is NUL-terminated and `how` has the size that is passed with it; both outlive the call.
     let mut fd = unsafe {
-        libc::syscall(
-            libc::SYS_openat2,
-            procfs.as_raw_fd(),
-            path.as_ptr(),
-            &how,
-            std::mem::size_of::<OpenHow>(),
-        )
+        libc::syscall(libc::SYS_openat2, procfs.as_raw_fd(), path.as_ptr(), &how, size_of::<OpenHow>())
     };
     if fd < 0 && matches!(Errno::last(), Errno::ENOSYS | Errno::EPERM) {
         // SAFETY: `path` is NUL-terminated and outlives the call; no O_CREAT, so no mode is read.
@@ -117,7 +111,7 @@ pub fn is_procfs(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
 
 /// sched_setaffinity(2) of `pid`, 0 being the caller. The kernel ignores bits beyond its CPUs.
 pub fn set_affinity(pid: i32, mask: &[u64]) -> Result<(), Errno> {
-    let size = std::mem::size_of_val(mask);
+    let size = size_of_val(mask);
     // SAFETY: the kernel reads at most `size` bytes, which are the slice's own.
     Errno::result(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size, mask.as_ptr()) }).map(drop)
 }
@@ -150,7 +144,7 @@ struct KernelSchedAttr {
 /// sched_setattr(2) of `pid`, 0 being the caller.
 pub fn sched_setattr(pid: i32, attr: &SchedAttr) -> Result<(), Errno> {
     let SchedAttr { policy, flags, nice, priority, runtime, deadline, period } = *attr;
-    let size = std::mem::size_of::<KernelSchedAttr>() as u32;
+    let size = size_of::<KernelSchedAttr>() as u32;
     let attr = KernelSchedAttr { size, policy, flags, nice, priority, runtime, deadline, period };
     // SAFETY: the first field says how many bytes there are to read, and they outlive the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &attr, 0) }).map(drop)

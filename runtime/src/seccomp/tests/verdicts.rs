@@ -177,7 +177,7 @@ fn sixty_four_bits_are_compared() {
         let narrow = [4, 5, 6].map(|given| with(op, BIG, 0, given | 7 << 32, "X86"));
         assert_eq!(narrow, [below, at, above], "{op} of 32 bits");
     }
-    assert!(with("MASKED_EQ", 0xf0_0000_000f, 0x10_0000_0005, 0xf_1f_ffff_fff5, "X86_64"));
+    assert!(with("MASKED_EQ", 0xf0_0000_000f, 0x10_0000_0005, 0x0f1f_ffff_fff5, "X86_64"));
     assert!(!with("MASKED_EQ", 0xf0_0000_000f, 0x10_0000_0005, 0x20_0000_0005, "X86_64"));
     assert!(with("MASKED_EQ", 0, 1, 77, "X86_64"), "what is masked by 0 is 0");
 }
