@@ -4,7 +4,6 @@
 //! search over intervals of system call numbers with the same verdict, which takes few instructions to compile, to
 //! check and to run (docs/decisions/020-seccomp-compiler.md).
 
-mod agent;
 mod arch;
 mod emit;
 mod rules;
@@ -14,7 +13,6 @@ mod tests;
 
 use std::os::fd::OwnedFd;
 
-pub use agent::{notify, ContainerProcessState};
 use arch::{Arch, X32_BIT};
 use emit::{Dest, Program};
 use rules::{Call, Names, Rules};

@@ -116,6 +116,17 @@ pub fn set_affinity(pid: i32, mask: &[u64]) -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size, mask.as_ptr()) }).map(drop)
 }
 
+/// The caller's CPU affinity.
+pub fn affinity() -> Result<Vec<u64>, Errno> {
+    // More CPUs than any kernel is built for: the call fails where its own mask is longer.
+    let mut mask = vec![0u64; 1024];
+    // SAFETY: the kernel writes at most the size that it is given, which is the buffer's own.
+    let length =
+        unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&mask[..]), mask.as_mut_ptr()) };
+    mask.truncate(Errno::result(length)? as usize / 8);
+    Ok(mask)
+}
+
 /// What sched_setattr(2) takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchedAttr {
@@ -193,4 +204,10 @@ pub fn set_key_permissions(serial: i32, permissions: u32) -> Result<(), Errno> {
     const SETPERM: i32 = 5;
     // SAFETY: the call takes integers alone.
     Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, SETPERM, serial, permissions) }).map(drop)
+}
+
+/// The NIS domain name of the caller's UTS namespace.
+pub fn set_domainname(name: &str) -> Result<(), Errno> {
+    // SAFETY: the kernel reads the given number of bytes, which are the string's own.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
 }

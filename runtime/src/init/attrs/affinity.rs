@@ -12,13 +12,6 @@ pub struct Affinity {
     pub last: Option<Mask>,
 }
 
-impl Affinity {
-    /// Whether nothing was asked for, so that the affinity is to be reset.
-    pub fn is_unset(&self) -> bool {
-        self.initial.is_none() && self.last.is_none()
-    }
-}
-
 pub fn parse(given: Option<&spec::ExecCpuAffinity>) -> Result<Affinity> {
     let Some(given) = given else { return Ok(Affinity::default()) };
     let one = |text: &Option<String>, name: &str| -> Result<Option<Mask>> {
@@ -29,46 +22,80 @@ pub fn parse(given: Option<&spec::ExecCpuAffinity>) -> Result<Affinity> {
     Ok(Affinity { initial: one(&given.initial, "Initial")?, last: one(&given.final_, "Final")? })
 }
 
-/// `pid` 0 is the caller. CPUs that the kernel doesn't have, or that the cpuset forbids, are left out by it.
-pub fn apply(mask: &Mask, pid: i32) -> Result<()> {
-    sys::set_affinity(pid, mask.words()).context("error setting CPU affinity")
+/// The affinity that the caller had.
+#[must_use]
+pub struct Previous(Option<Mask>);
+
+impl Previous {
+    pub fn restore(self) {
+        if let Some(mask) = self.0 {
+            // It was in force a moment ago.
+            let _ = sys::set_affinity(0, mask.words());
+        }
+    }
 }
 
-/// Lets `pid` run on all CPUs, also on those that its cpuset gets only later: a daemon's own affinity is no wish for its
-/// containers. Failure is for the log.
-pub fn reset(pid: i32) -> Result<()> {
-    let what =
-        "resetting the CPU affinity failed -- the container process may inherit the runtime's CPU affinity";
-    sys::set_affinity(pid, Mask::full().words()).context(what)
+impl Affinity {
+    /// Sets the caller's to the initial one, for a child that is about to be made and inherits it.
+    pub fn before_cgroup(&self) -> Result<Previous> {
+        let Some(initial) = &self.initial else { return Ok(Previous(None)) };
+        let previous = sys::affinity().context("reading the CPU affinity")?;
+        sys::set_affinity(0, initial.words()).context("error setting initial CPU affinity")?;
+        Ok(Previous(Some(Mask::of(previous))))
+    }
+
+    /// Sets the caller's, in its cgroups, to the final one. Where none was asked for, the caller may run on all CPUs, also
+    /// on those that its cpuset gets only later: a daemon's own affinity is no wish for its containers.
+    pub fn in_cgroup(&self) -> Result<()> {
+        match (&self.initial, &self.last) {
+            (_, Some(last)) => sys::set_affinity(0, last.words()).context("error setting final CPU affinity"),
+            (Some(_), None) => Ok(()),
+            (None, None) => {
+                if let Err(errno) = sys::set_affinity(0, Mask::full().words()) {
+                    log::warn!("resetting the CPU affinity failed, the runtime's may be inherited: {errno}");
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn parses_both() {
-        let given = spec::ExecCpuAffinity { initial: Some("0-1".into()), final_: None };
-        let affinity = parse(Some(&given)).unwrap();
-        assert_eq!(affinity.initial.unwrap().words(), [3]);
-        assert!(affinity.last.is_none());
-        assert!(parse(None).unwrap().is_unset());
-        let bad = spec::ExecCpuAffinity { initial: None, final_: Some("x".into()) };
-        assert!(parse(Some(&bad)).unwrap_err().to_string().starts_with("bad CPUAffinity.Final: "));
+    fn given(initial: Option<&str>, last: Option<&str>) -> spec::ExecCpuAffinity {
+        spec::ExecCpuAffinity { initial: initial.map(str::to_string), final_: last.map(str::to_string) }
     }
 
     #[test]
-    fn a_reset_widens_what_was_narrow() {
-        apply(&cpulist::parse("0").unwrap(), 0).unwrap();
-        let allowed = || {
-            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-            status
-                .lines()
-                .find_map(|line| line.strip_prefix("Cpus_allowed_list:\t").map(str::to_string))
-                .unwrap()
-        };
+    fn parses_both() {
+        let affinity = parse(Some(&given(Some("0-1"), Some("")))).unwrap();
+        assert_eq!(affinity.initial.unwrap().words(), [3]);
+        assert!(affinity.last.is_none());
+        assert_eq!(parse(None).unwrap(), Affinity::default());
+        let text = parse(Some(&given(None, Some("x")))).unwrap_err().to_string();
+        assert!(text.starts_with("bad CPUAffinity.Final: "), "{text}");
+    }
+
+    fn allowed() -> String {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t").map(str::to_string)).unwrap()
+    }
+
+    #[test]
+    fn initial_then_final_then_back() {
+        let all = allowed();
+        let initial = parse(Some(&given(Some("0"), None))).unwrap();
+        let previous = initial.before_cgroup().unwrap();
         assert_eq!(allowed(), "0");
-        reset(0).unwrap();
-        assert!(allowed() != "0" || std::thread::available_parallelism().unwrap().get() == 1);
+        initial.in_cgroup().unwrap();
+        assert_eq!(allowed(), "0", "no final one: the initial one stays");
+        previous.restore();
+        assert_eq!(allowed(), all);
+        parse(Some(&given(None, Some("0")))).unwrap().in_cgroup().unwrap();
+        assert_eq!(allowed(), "0");
+        Affinity::default().in_cgroup().unwrap();
+        assert_eq!(allowed(), all, "what was narrow is wide again");
     }
 }

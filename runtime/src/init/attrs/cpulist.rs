@@ -16,6 +16,10 @@ impl Mask {
         Mask(vec![u64::MAX; MAX as usize / 64])
     }
 
+    pub fn of(words: Vec<u64>) -> Mask {
+        Mask(words)
+    }
+
     pub fn words(&self) -> &[u64] {
         &self.0
     }

@@ -14,6 +14,8 @@ pub struct Scheduling {
     io_priority: Option<i32>,
     personality: Option<u64>,
     memory_policy: Option<MemoryPolicy>,
+    /// The container's cgroup has a cpuset.
+    cpuset: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,15 +95,18 @@ impl Scheduling {
             io_priority: process.io_priority.as_ref().map(io_priority).transpose()?,
             personality: linux.and_then(|l| l.personality.as_ref()).map(personality).transpose()?,
             memory_policy: linux.and_then(|l| l.memory_policy.as_ref()).map(memory_policy).transpose()?,
+            cpuset: linux
+                .and_then(|l| l.resources.as_ref()?.cpu.as_ref()?.cpus.as_ref())
+                .is_some_and(|cpus| !cpus.is_empty()),
         })
     }
 
-    /// Sets them on the caller. `cpuset` says that the container's cgroup has one: SCHED_DEADLINE then fails with a bare
-    /// EPERM, since the process may not run on all CPUs of its root domain.
-    pub fn apply(&self, cpuset: bool) -> Result<()> {
+    /// Sets them on the caller, in its cgroups.
+    pub fn apply(&self) -> Result<()> {
         if let Some(attr) = &self.scheduler {
             match sys::sched_setattr(0, attr) {
-                Err(nix::errno::Errno::EPERM) if cpuset => {
+                // Of SCHED_DEADLINE: a process with a cpuset may not run on all CPUs of its root domain.
+                Err(nix::errno::Errno::EPERM) if self.cpuset => {
                     let text = "process scheduler can't be used together with AllowedCPUs";
                     return Err(Error::new(Kind::System, text));
                 }
@@ -283,12 +288,12 @@ mod tests {
             .unwrap();
         let linux32 = parse(json!({}), json!({ "personality": { "domain": "LINUX32" } })).unwrap();
         std::thread::spawn(move || {
-            batch.apply(false).unwrap();
+            batch.apply().unwrap();
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
             let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
             assert_eq!((fields[16], fields[38]), ("3", "3"), "nice and policy");
-            idle.apply(false).unwrap();
-            linux32.apply(false).unwrap();
+            idle.apply().unwrap();
+            linux32.apply().unwrap();
             assert_eq!(std::fs::read_to_string("/proc/thread-self/personality").unwrap().trim(), "00000008");
         })
         .join()
@@ -299,7 +304,7 @@ mod tests {
     fn a_memory_policy_applied_to_the_kernel() {
         let bind =
             parse(json!({}), json!({ "memoryPolicy": { "mode": "MPOL_BIND", "nodes": "0" } })).unwrap();
-        let applied = std::thread::spawn(move || bind.apply(false)).join().unwrap();
+        let applied = std::thread::spawn(move || bind.apply()).join().unwrap();
         match applied {
             Err(e) if e.errno() == Some(libc::ENOSYS) => println!("SKIP: this kernel has no CONFIG_NUMA"),
             applied => applied.unwrap(),
