@@ -148,4 +148,38 @@ mod tests {
         let given = spec::Capabilities { effective: all, ..Default::default() };
         assert_eq!(parse(&given, 63).0.effective, (1 << 41) - 1);
     }
+
+    /// On a thread, which ends with what it has.
+    #[test]
+    fn applied_to_the_kernel() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIP: needs root");
+            return;
+        }
+        let given = |permitted: &[&str]| spec::Capabilities {
+            bounding: list(&["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE"]),
+            permitted: list(permitted),
+            effective: list(permitted),
+            inheritable: list(&["CAP_KILL"]),
+            ambient: list(&["CAP_KILL"]),
+        };
+        let (first, _) = parse(&given(&["CAP_CHOWN", "CAP_KILL"]), last_cap());
+        let (second, _) = parse(&given(&["CAP_CHOWN", "CAP_KILL", "CAP_SYS_ADMIN"]), last_cap());
+        let thread = std::thread::spawn(move || {
+            bound(&first).unwrap();
+            assert_eq!(apply(&first).unwrap(), 0);
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let set = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                names(u64::from_str_radix(line.trim(), 16).unwrap())
+            };
+            assert_eq!(set("CapBnd:"), ["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+            assert_eq!(set("CapPrm:"), ["CAP_CHOWN", "CAP_KILL"]);
+            assert_eq!(set("CapEff:"), ["CAP_CHOWN", "CAP_KILL"]);
+            assert_eq!(set("CapInh:"), ["CAP_KILL"]);
+            assert_eq!(set("CapAmb:"), ["CAP_KILL"]);
+            assert_eq!(names(apply(&second).unwrap()), ["CAP_SYS_ADMIN"], "not its own to give");
+        });
+        thread.join().unwrap();
+    }
 }

@@ -160,4 +160,39 @@ mod tests {
         assert!(one("", ALL).is_err());
         assert!(one("kernel.hostname", ALL).unwrap_err().to_string().contains("conflicts"));
     }
+
+    /// In namespaces of a thread's own; the host's values stay.
+    #[test]
+    fn written_where_the_caller_is() {
+        use nix::sched::CloneFlags;
+        use std::os::fd::AsFd;
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIP: needs root");
+            return;
+        }
+        let host = procfs::host().unwrap();
+        let keys = ["net.core.somaxconn", "kernel.domainname", "kernel.msgmax", "net.ipv4.conf.lo.rp_filter"];
+        let values = ["777", "example.org", "4711", "2"];
+        let given =
+            keys.iter().zip(values).map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let sysctls = parse(&given, ALL).unwrap();
+        let read = |key: &str| {
+            let path = format!("sys/{}", key.replace('.', "/"));
+            procfs::read(host.as_fd(), &path).unwrap().trim().to_string()
+        };
+        let before = keys.map(&read);
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                let own = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
+                nix::sched::unshare(own).unwrap();
+                apply(&sysctls, host.as_fd()).unwrap();
+                keys.map(&read)
+            });
+            assert_eq!(inside.join().unwrap(), values);
+        });
+        assert_eq!(keys.map(&read), before);
+        let absent = BTreeMap::from([("net.no.such_key".to_string(), "1".to_string())]);
+        let text = apply(&parse(&absent, ALL).unwrap(), host.as_fd()).unwrap_err().to_string();
+        assert!(text.contains("net.no.such_key") && text.ends_with("no such file or directory"), "{text}");
+    }
 }
