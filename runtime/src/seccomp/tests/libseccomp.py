@@ -16,6 +16,7 @@ lib.seccomp_init.restype = ctypes.c_void_p
 lib.seccomp_syscall_resolve_num_arch.restype = ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]
 ERROR = -1
+native = lib.seccomp_arch_native() & 0xFFFFFFFF
 
 
 class Cond(ctypes.Structure):
@@ -41,8 +42,7 @@ def name(token, nr):
 def build(request):
     tokens = [a["token"] for a in request["archs"]]
     ctx = ctypes.c_void_p(lib.seccomp_init(ctypes.c_uint32(request["default"])))
-    native = lib.seccomp_arch_native()
-    if native & 0xFFFFFFFF != tokens[0]:
+    if native != tokens[0]:
         lib.seccomp_arch_remove(ctx, ctypes.c_uint32(native))
         # An empty filter takes an architecture of the other byte order.
         lib.seccomp_arch_add(ctx, ctypes.c_uint32(tokens[0]))
@@ -84,7 +84,9 @@ def build(request):
 for line in sys.stdin:
     request = json.loads(line)
     if "names" in request:
-        print(json.dumps([n for n in request["names"] if number(n) != ERROR]), flush=True)
+        # Some of a foreign architecture's names share one pseudo number, and so come back as another's.
+        known = [n for n in request["names"] if number(n) != ERROR and name(native, number(n)) == n]
+        print(json.dumps(known), flush=True)
     elif "table" in request:
         token, first, count = request["table"], request["first"], request["count"]
         found = {}
