@@ -3,6 +3,8 @@
 use serde_json::{json, Value};
 
 use crate::cli;
+use crate::init::attrs::scheduling;
+use crate::seccomp;
 
 /// What `create` does, in the order of the specification.
 const HOOKS: [&str; 6] =
@@ -116,47 +118,27 @@ fn linux() -> Value {
         "namespaces": NAMESPACES,
         "capabilities": capabilities,
         "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
-        "seccomp": seccomp(),
+        "seccomp": seccomp_features(),
         "apparmor": enabled,
         "selinux": enabled,
         "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
         "memoryPolicy": {
-            "modes": [
-                "MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED",
-                "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE",
-            ],
-            "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
+            "modes": scheduling::memory_policy_modes(),
+            "flags": scheduling::memory_policy_flags(),
         },
         "mountExtensions": { "idmap": enabled },
         "netDevices": enabled,
     })
 }
 
-fn seccomp() -> Value {
-    let flags = [
-        "SECCOMP_FILTER_FLAG_LOG",
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-        "SECCOMP_FILTER_FLAG_TSYNC",
-        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
-    ];
+fn seccomp_features() -> Value {
     json!({
         "enabled": true,
-        "actions": [
-            "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
-            "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
-        ],
-        "operators": [
-            "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ",
-            "SCMP_CMP_NE",
-        ],
-        "archs": [
-            "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_MIPS", "SCMP_ARCH_MIPS64",
-            "SCMP_ARCH_MIPS64N32", "SCMP_ARCH_MIPSEL", "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32",
-            "SCMP_ARCH_PPC", "SCMP_ARCH_PPC64", "SCMP_ARCH_PPC64LE", "SCMP_ARCH_RISCV64", "SCMP_ARCH_S390",
-            "SCMP_ARCH_S390X", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64",
-        ],
-        "knownFlags": flags,
-        "supportedFlags": flags,
+        "actions": seccomp::known_actions(),
+        "operators": seccomp::known_operators(),
+        "archs": seccomp::known_archs(),
+        "knownFlags": seccomp::known_flags(),
+        "supportedFlags": seccomp::supported_flags(),
     })
 }
 

@@ -85,7 +85,7 @@ mod tests {
                 }
             }
             Err(e) if e.errno() == Some(libc::EPERM) => println!("SKIP: keyrings are forbidden here"),
-            Err::<_, crate::error::Error>(e) => panic!("{e}"),
+            Err::<_, Error>(e) => panic!("{e}"),
         }
     }
 }
