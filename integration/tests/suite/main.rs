@@ -5,6 +5,7 @@
 
 mod cgroups;
 mod cli;
+mod docker;
 mod exec;
 mod hooks;
 mod lifecycle;

@@ -1,0 +1,164 @@
+//! A Docker of the tests' own: dockerd and its containerd with their own root, state, socket and bridge. The system's
+//! Docker, its firewall rules and its cgroups are left alone.
+
+use crate::command::{Out, Run};
+use crate::{bundle, host, janitor};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+pub struct Engine {
+    dir: PathBuf,
+}
+
+/// A word for scripts: takes out what terminals and `script` add on their own account.
+const CLEAN: &str = r#"clean() { tr -d '\r\0\4\10' | sed 's/\^[@D]//g'; }"#;
+
+/// The image that is there from the start.
+pub const IMAGE: &str = "box";
+
+/// The one engine of this test program, or why there is none.
+pub fn engine() -> Result<&'static Engine, &'static str> {
+    static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
+    ENGINE.get_or_init(Engine::start).as_ref().map_err(String::as_str)
+}
+
+impl Engine {
+    fn start() -> Result<Engine, String> {
+        let engine = Engine { dir: janitor::scratch().join("engine") };
+        let bin = engine.dir.join("bin");
+        fs::create_dir_all(&bin).map_err(|e| e.to_string())?;
+        engine.register(&bin)?;
+        let bridge = engine.bridge()?;
+        let dir = engine.dir.display();
+        let log = engine.dir.join("log");
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
+        let daemon = format!(
+            "PATH={path} setsid dockerd --config-file {dir}/daemon.json --data-root {dir}/data --exec-root {dir}/exec \
+             --pidfile {dir}/pid --host unix://{dir}/docker.sock --bridge {bridge} --iptables=false --ip6tables=false \
+             --ip-masq=false --ip-forward=false {} >{} 2>&1 </dev/null &",
+            engine.parent(),
+            log.display()
+        );
+        janitor::at_end(&format!("ip link del {bridge}"));
+        janitor::at_end(&engine.end());
+        Run::sh(&daemon).ok();
+        let start = Instant::now();
+        while engine.docker(&["version"]).code != 0 {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let ended = !engine.dir.join("pid").exists() && start.elapsed() > Duration::from_secs(10);
+            if ended || start.elapsed() > host::patience() * 2 {
+                let last = text.lines().rev().take(3).collect::<Vec<_>>().join(" / ");
+                return Err(format!("dockerd does not start here: {last}"));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        engine.import(IMAGE)?;
+        Ok(engine)
+    }
+
+    /// The runtimes that containers may ask for by name.
+    fn register(&self, bin: &Path) -> Result<(), String> {
+        let runtime =
+            fs::canonicalize(host::runtime()).map_err(|e| format!("{}: {e}", host::runtime().display()))?;
+        let shim = runtime.with_file_name("shim");
+        if shim.exists() {
+            let _ = symlink(&shim, bin.join("containerd-shim-hydra-v2"));
+        }
+        let _ = symlink(&runtime, bin.join("runtime"));
+        let mut runtimes = serde_json::json!({ "tested": { "path": runtime } });
+        if Path::new("/usr/bin/crun").exists() && host::cgroups() != host::Cgroups::Hybrid {
+            runtimes["crun"] = serde_json::json!({ "path": "/usr/bin/crun" });
+        }
+        let config =
+            serde_json::json!({ "runtimes": runtimes, "default-runtime": "tested", "live-restore": true });
+        fs::write(self.dir.join("daemon.json"), config.to_string()).map_err(|e| e.to_string())
+    }
+
+    /// A bridge with a subnet that no other test program uses at the same time.
+    fn bridge(&self) -> Result<String, String> {
+        let pid = std::process::id();
+        let name = format!("hyd{pid}");
+        let third = pid % 250;
+        let script = format!("ip link add {name} type bridge && ip addr add 10.213.{third}.1/24 dev {name} && ip link set {name} up");
+        match Run::sh(&script).out() {
+            out if out.code == 0 => Ok(name),
+            out => Err(format!("no bridge can be made: {}", out.stderr.trim())),
+        }
+    }
+
+    fn parent(&self) -> String {
+        let systemd = Path::new("/run/systemd/system").exists();
+        match systemd {
+            true => "--exec-opt native.cgroupdriver=systemd".to_string(),
+            false => format!("--cgroup-parent /{}/engine", janitor::name()),
+        }
+    }
+
+    /// The shell line that ends the daemons and all their containers.
+    fn end(&self) -> String {
+        let dir = self.dir.display();
+        let docker = format!("timeout 60 docker -H unix://{dir}/docker.sock");
+        format!(
+            "{docker} ps -aq | xargs -r {docker} rm -f; p=$(cat {dir}/pid); kill $p; \
+             for i in $(seq 300); do [ -d /proc/$p ] || break; sleep 0.1; done; \
+             c=$(cat {dir}/exec/containerd/containerd.pid); kill $p $c; sleep 0.5; kill -KILL $p $c; \
+             pkill -KILL -f -- '-address {dir}/exec/containerd/containerd.sock'"
+        )
+    }
+
+    /// `docker` with its arguments.
+    #[track_caller]
+    pub fn docker(&self, args: &[&str]) -> Out {
+        self.cli().args(args).out()
+    }
+
+    pub fn cli(&self) -> Run {
+        Run::new("docker").args(["-H", &self.socket()]).patient(2)
+    }
+
+    pub fn socket(&self) -> String {
+        format!("unix://{}/docker.sock", self.dir.display())
+    }
+
+    /// containerd's socket, for `ctr`.
+    pub fn containerd(&self) -> PathBuf {
+        self.dir.join("exec/containerd/containerd.sock")
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A line of shell in which `$D` is docker, `$R` the runtime's name, `$N` a name for containers, `clean`
+    /// a filter for what comes from terminals.
+    #[track_caller]
+    pub fn script(&self, script: &str, runtime: &str, name: &str) -> Out {
+        Run::new("bash")
+            .args(["-c", &format!("{CLEAN}; {script}")])
+            .env("D", format!("docker -H {}", self.socket()))
+            .env("DOCKER_HOST", self.socket())
+            .env("DOCKER_BUILDKIT", "0")
+            .env("R", runtime)
+            .env("N", name)
+            .env("I", IMAGE)
+            .dir(&self.dir)
+            .patient(3)
+            .out()
+    }
+
+    /// Makes an image out of busybox.
+    fn import(&self, name: &str) -> Result<(), String> {
+        let line = format!(
+            "tar -C {} -c . | docker -H {} import - {name}",
+            bundle::template().display(),
+            self.socket()
+        );
+        match Run::sh(&line).patient(3).out() {
+            out if out.code == 0 => Ok(()),
+            out => Err(format!("no image can be imported: {}", out.stderr.trim())),
+        }
+    }
+}
