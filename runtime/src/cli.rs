@@ -4,6 +4,8 @@
 //! `cli/grammar.rs`, because Go's grammar, which runc's callers write, is not clap's (docs/decisions/010-clap.md).
 
 mod build;
+#[cfg(test)]
+mod docs;
 mod grammar;
 mod help;
 mod root;

@@ -178,7 +178,8 @@ impl ToChild {
     }
 }
 
-fn receive(socket: &OwnedFd, record: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+/// One record, and the descriptor that came with it.
+pub fn receive(socket: &OwnedFd, record: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
     let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
     let mut parts = [std::io::IoSliceMut::new(record)];
     let message =

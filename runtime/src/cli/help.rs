@@ -17,7 +17,7 @@ pub fn help(verb: Option<&str>) -> String {
         Some(verb) => subcommand(verb).bin_name(format!("runtime {}", verb.name)),
         None => command(),
     };
-    command.render_long_help().to_string()
+    command.render_help().to_string()
 }
 
 /// The whole tree, for the help, the man pages and the completions.
@@ -32,14 +32,11 @@ pub fn command() -> Command {
         .subcommands(table::VERBS.iter().map(subcommand))
 }
 
-fn subcommand(verb: &'static Verb) -> Command {
+pub fn subcommand(verb: &'static Verb) -> Command {
     let knobs = knob_args(verb);
     let mut command = Command::new(verb.name)
         .about(verb.about)
-        .long_about(match verb.long {
-            "" => verb.about.to_string(),
-            long => format!("{}\n\n{long}", verb.about),
-        })
+        .after_help(verb.long)
         .override_usage(format!("runtime {} [options] {}", verb.name, verb.args).trim_end().to_string())
         .args(verb.flags().map(arg))
         .args(knobs);

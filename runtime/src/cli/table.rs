@@ -57,7 +57,7 @@ static EXEC: &[Flag] = &[
     switch("no-new-privs", "set no_new_privs for the process"),
     values("cap", "CAP", "add a capability").short('c'),
     value("preserve-fds", "N", "pass N more file descriptors, after stdio and $LISTEN_FDS"),
-    values("cgroup", "[CONTROLLER,…:]PATH", "run in an existing sub-cgroup of the container"),
+    values("cgroup", "[CONTROLLER,...:]PATH", "run in an existing sub-cgroup of the container"),
     switch("ignore-paused", "allow to execute in a paused container"),
     switch("no-subreaper", "don't reap processes that lose their parent").hidden(),
 ];
@@ -191,13 +191,13 @@ a missing one is no error.",
         flags: &[EXEC],
         stops: true,
         long: "The exit code is that of the command; 128 + N if signal N ended it; 255 if it could not be started.",
-        ..verb("exec", "execute a new process inside a container", "<container-id> <command> [args…]", Arity::AtLeast(1))
+        ..verb("exec", "execute a new process inside a container", "<container-id> <command> [args...]", Arity::AtLeast(1))
     },
     verb("features", "show the enabled features", "", Arity::Exactly(0)),
     Verb {
         flags: &[INSPECT],
         long: "For each knob: what was asked, by which layer, and what the kernel says, on which device.",
-        ..verb("inspect", "show the knobs of containers", "<container-id>…", Arity::AtLeast(1))
+        ..verb("inspect", "show the knobs of containers", "<container-id>...", Arity::AtLeast(1))
     },
     Verb {
         flags: &[KILL],
@@ -236,14 +236,14 @@ signal N ended it.",
     Verb {
         flags: &[STATS],
         long: "A live table of CPU, memory, block IO by device, and network. Without an ID: all containers under --root.",
-        ..verb("stats", "show what containers use of their limits", "[container-id…]", Arity::AtLeast(0))
+        ..verb("stats", "show what containers use of their limits", "[container-id...]", Arity::AtLeast(0))
     },
     Verb {
         flags: &[UPDATE, RESOURCE],
         knobs: true,
         long: "Changes limits of running containers: all of them, or none. With --resources runc's resource flags are \
 ignored, as in runc.",
-        ..verb("update", "change the limits of containers", "<container-id>…", Arity::AtLeast(0))
+        ..verb("update", "change the limits of containers", "<container-id>...", Arity::AtLeast(0))
     },
 ];
 
