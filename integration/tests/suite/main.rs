@@ -3,6 +3,7 @@
 //!
 //! `differs!(Runc, "…")` marks what a peer is known to do otherwise, with the reason.
 
+mod attributes;
 mod cgroups;
 mod cli;
 mod docker;

@@ -1,0 +1,211 @@
+//! Attributes that few containers ask for: those of the scheduler and the memory, keyrings, network devices, the
+//! seccomp agent; and what is refused of them before anything is touched.
+
+use integration::console::receive_fds;
+use integration::{differs, eventually, skip, Container, Run};
+use serde_json::{json, Value};
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
+
+const ALLOWED: &str = "grep Cpus_allowed_list /proc/self/status | cut -f2";
+
+fn cpus() -> usize {
+    let text = fs::read_to_string("/proc/self/status").unwrap();
+    let mask = text.lines().find_map(|l| l.strip_prefix("Cpus_allowed:\t")).unwrap();
+    mask.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit.count_ones() as usize).sum()
+}
+
+#[test]
+fn the_callers_cpu_affinity_is_not_inherited() {
+    if cpus() < 2 {
+        skip!("one CPU has no affinity");
+    }
+    differs!(Runc, "1.1 passes the affinity of its caller on");
+    let c = Container::sh("affinity", ALLOWED);
+    c.bundle.write();
+    let line = format!(
+        "exec taskset -c 0 {} --root {} run --bundle {} {}",
+        integration::host::runtime().display(),
+        c.root.display(),
+        c.bundle.dir.display(),
+        c.id
+    );
+    let narrow = Run::sh(&line).ok().stdout;
+    assert_ne!(narrow.trim(), "0");
+}
+
+#[test]
+fn exec_has_its_own_cpu_affinity() {
+    if cpus() < 2 {
+        skip!("one CPU has no affinity");
+    }
+    differs!(Runc, "1.1 knows none");
+    differs!(Crun, "1.8.1 knows none");
+    let c = Container::sleeping("execaffinity").up();
+    let ask = |affinity: Value| {
+        c.exec_process(&[], |p| {
+            p["args"] = json!(["sh", "-c", ALLOWED]);
+            p["execCPUAffinity"] = affinity;
+        })
+    };
+    ask(json!({ "final": "1" })).ok().says("1");
+    ask(json!({ "initial": "0" })).ok().says("0");
+    ask(json!({ "initial": "0", "final": "1" })).ok().says("1");
+    ask(json!({ "final": "x" })).fails_with("CPUAffinity");
+}
+
+#[test]
+fn a_memory_policy_binds() {
+    differs!(Runc, "1.1 knows none");
+    differs!(Crun, "1.8.1 knows none");
+    if !std::path::Path::new("/proc/self/numa_maps").exists() {
+        skip!("this kernel has no CONFIG_NUMA");
+    }
+    let c = Container::new("mempolicy").args(&["grep", "-m1", "-o", "bind[=a-z]*:0", "/proc/self/numa_maps"]);
+    let c = c.with(|c| {
+        c["linux"]["memoryPolicy"] =
+            json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] });
+    });
+    c.run().ok().says("bind=static:0");
+}
+
+#[test]
+fn a_session_keyring_of_its_own() {
+    if !std::path::Path::new("/proc/keys").exists() {
+        skip!("this kernel has no CONFIG_KEYS");
+    }
+    let keys = |c: Container| c.with(|c| c["linux"]["maskedPaths"] = json!([]));
+    let c = keys(Container::sleeping("keyring")).up();
+    let name = format!("_ses.{}", c.id);
+    let seen = c.exec(&["cat", "/proc/keys"]).ok().stdout;
+    assert!(seen.contains(&name), "{seen}");
+    let c = keys(Container::sleeping("nokeyring"));
+    c.create_with(&["--no-new-keyring"]).ok();
+    c.start().ok();
+    let seen = c.exec(&["cat", "/proc/keys"]).ok().stdout;
+    assert!(!seen.contains(&format!("_ses.{}", c.id)), "{seen}");
+}
+
+#[test]
+fn clocks_are_shifted() {
+    differs!(Runc, "1.1 knows no time namespaces");
+    differs!(Crun, "1.8.1 takes other names");
+    let c = Container::sh("time", "cut -d. -f1 /proc/uptime").namespace("time", None).with(|c| {
+        c["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 100_000_000, "nanosecs": 0 } });
+    });
+    let uptime: u64 = c.run().ok().stdout.trim().parse().unwrap();
+    assert!(uptime > 100_000_000, "{uptime}");
+}
+
+#[test]
+fn sysctls_are_the_containers_own() {
+    let script = "cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let c = Container::sh("sysctl", script).with(|c| {
+        c["linux"]["sysctl"] =
+            json!({ "net.core.somaxconn": "777", "kernel.msgmax": "4711", "net.ipv4.ip_unprivileged_port_start": "0" });
+    });
+    let before = fs::read_to_string("/proc/sys/kernel/msgmax").unwrap();
+    c.run().ok().says("777\n4711\n0");
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/msgmax").unwrap(), before);
+}
+
+/// A pair of devices of the host, gone again when dropped.
+struct Pair(String, String);
+
+impl Pair {
+    fn new() -> Pair {
+        let id = std::process::id();
+        let pair = Pair(format!("hta{id}"), format!("htb{id}"));
+        Run::sh(&format!("ip link add {} type veth peer name {}", pair.0, pair.1)).ok();
+        pair
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        let _ = Run::sh(&format!(
+            "ip link delete {} 2>/dev/null; ip link delete {} 2>/dev/null; true",
+            self.0, self.1
+        ))
+        .out();
+    }
+}
+
+#[test]
+fn network_devices_are_moved() {
+    differs!(Runc, "1.1 knows none");
+    differs!(Crun, "1.8.1 knows none");
+    let pair = Pair::new();
+    Run::sh(&format!("ip address add 192.0.2.77/24 dev {0} && ip link set {0} up", pair.0)).ok();
+    let c = Container::sh("netdev", "ip address show dev eth7").with(|c| {
+        c["linux"]["netDevices"] = json!({ pair.0.as_str(): { "name": "eth7" } });
+    });
+    let out = c.run().ok().stdout;
+    assert!(out.contains("192.0.2.77/24") && out.contains(",UP"), "{out}");
+    let absent = Container::new("nonetdev").with(|c| c["linux"]["netDevices"] = json!({ "nosuchdev": {} }));
+    absent.run().fails_with("nosuchdev");
+    eventually("nothing is left", || absent.leftovers().is_empty());
+}
+
+#[test]
+fn a_seccomp_agent_gets_the_listener() {
+    let c = Container::sh("agent", "mkdir /tmp/x 2>&1");
+    c.bundle.write();
+    let path = c.bundle.dir.join("agent.sock");
+    let agent = UnixListener::bind(&path).unwrap();
+    // sendmsg too: nothing that the runtime itself has to do may hang on the agent.
+    let c = c.with(|c| {
+        c["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "opaque",
+            "syscalls": [{ "names": ["mkdir", "mkdirat", "sendmsg"], "action": "SCMP_ACT_NOTIFY" }]
+        });
+    });
+    let running = c.running(&[]);
+    let (fds, told) = receive_fds(&agent.accept().unwrap().0);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let [listener] = fds.try_into().expect("one descriptor");
+    let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+    assert_eq!(link.to_str(), Some("anon_inode:seccomp notify"));
+    assert_eq!((&told["fds"], &told["metadata"]), (&json!(["seccompFd"]), &json!("opaque")));
+    assert_eq!((&told["state"]["id"], &told["state"]["status"]), (&json!(c.id), &json!("creating")));
+    assert_eq!(told["pid"], told["state"]["pid"]);
+    assert!(told["pid"].as_i64().unwrap() > 1 && told["ociVersion"].is_string(), "{told}");
+    // An agent that goes away: the kernel answers for it.
+    drop(listener);
+    let out = running.out();
+    assert!(out.stdout.contains("Function not implemented"), "{out}");
+}
+
+#[test]
+fn impossible_wishes_are_refused_by_name() {
+    differs!(Runc, "1.1 knows half of them");
+    differs!(Crun, "has other words");
+    let wishes: &[(&str, Value, &str)] = &[
+        ("/process/rlimits", json!([{ "type": "RLIMIT_NOSUCH", "soft": 1, "hard": 1 }]), "RLIMIT_NOSUCH"),
+        ("/process/scheduler", json!({ "policy": "SCHED_NOSUCH" }), "SCHED_NOSUCH"),
+        ("/process/scheduler", json!({ "policy": "SCHED_OTHER", "nice": 77 }), "scheduler.nice: 77"),
+        ("/process/ioPriority", json!({ "class": "IOPRIO_NOSUCH", "priority": 1 }), "IOPRIO_NOSUCH"),
+        ("/process/oomScoreAdj", json!(1001), "1001"),
+        ("/linux/memoryPolicy", json!({ "mode": "MPOL_NOSUCH" }), "MPOL_NOSUCH"),
+        ("/linux/personality", json!({ "domain": "NOSUCH" }), "NOSUCH"),
+        ("/linux/sysctl", json!({ "kernel.panic": "1" }), "kernel.panic"),
+        ("/linux/sysctl", json!({ "net.//.//.kernel.panic": "1" }), "net."),
+        ("/linux/timeOffsets", json!({ "boottime": { "secs": 1 } }), "time"),
+        ("/linux/netDevices", json!({ "a/b": {} }), "a/b"),
+        ("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_NOSUCH" }), "SCMP_ACT_NOSUCH"),
+        ("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": ["NOSUCH"] }), "NOSUCH"),
+    ];
+    for (place, wish, word) in wishes {
+        let c = Container::new("wish").with(|c| {
+            let (object, key) = place.rsplit_once('/').unwrap();
+            c.pointer_mut(object).unwrap()[key] = wish.clone();
+        });
+        c.create().fails_with(word);
+        assert!(c.leftovers().is_empty(), "{place} {wish}: {:?}", c.leftovers());
+    }
+    if !std::path::Path::new("/sys/fs/resctrl/schemata").exists() {
+        let c = Container::new("rdt").with(|c| c["linux"]["intelRdt"] = json!({ "closID": "x" }));
+        c.create().fails_with("Intel RDT");
+    }
+}
