@@ -22,6 +22,7 @@ fn the_callers_cpu_affinity_is_not_inherited() {
         skip!("one CPU has no affinity");
     }
     differs!(Runc, "1.1 passes the affinity of its caller on");
+    differs!(Crun, "1.8.1 passes the affinity of its caller on");
     let c = Container::sh("affinity", ALLOWED);
     c.bundle.write();
     let line = format!(
@@ -75,6 +76,7 @@ fn a_session_keyring_of_its_own() {
     if !std::path::Path::new("/proc/keys").exists() {
         skip!("this kernel has no CONFIG_KEYS");
     }
+    differs!(Crun, "names the keyring otherwise");
     let keys = |c: Container| c.with(|c| c["linux"]["maskedPaths"] = json!([]));
     let c = keys(Container::sleeping("keyring")).up();
     let name = format!("_ses.{}", c.id);
