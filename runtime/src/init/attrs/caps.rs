@@ -20,7 +20,13 @@ pub struct Caps {
 
 /// The highest capability that this kernel knows (40 from Linux 5.9).
 pub fn last_cap() -> u8 {
-    (0..64).take_while(|&cap| sys::prctl(libc::PR_CAPBSET_READ, cap, 0).is_ok()).last().unwrap_or(0) as u8
+    const NEWEST: u64 = 40;
+    let known = |cap: u64| sys::prctl(libc::PR_CAPBSET_READ, cap, 0).is_ok();
+    let last = match known(NEWEST) {
+        true => (NEWEST..64).take_while(|&cap| known(cap)).last(),
+        false => (0..NEWEST).rev().find(|&cap| known(cap)),
+    };
+    last.unwrap_or(0) as u8
 }
 
 /// The sets by name, and warnings. A name that is unknown, or too new for a kernel whose last capability is `last`, is

@@ -250,3 +250,55 @@ fn long_programs() {
     });
     assert!(text.contains("the kernel loads no more than 4096"), "{text}");
 }
+
+/// Whatever is in a profile, it is refused or it is a program that the kernel would take: every jump lands within it, and
+/// no way leads past its end.
+#[test]
+fn anything_goes_in_and_only_programs_come_out() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = move |n: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % n
+    };
+    let names = ["read", "socket", "ipc", "\u{0}", "no_such_call", "openat2", "breakpoint", "x", "semop"];
+    let ops = ["SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_GE", "SCMP_CMP_MASKED_EQ"];
+    let (mut refused, mut compiled) = (0, 0);
+    for _ in 0..2000 {
+        let mut word = |words: &[&str]| words[below(words.len() as u64) as usize].to_string();
+        let action = word(&["SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", "SCMP_ACT_KILL", "SCMP_ACT_LOG"]);
+        let other = word(&["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE"]);
+        let archs = [word(&["SCMP_ARCH_X86", "SCMP_ARCH_ARM"]), word(&["SCMP_ARCH_X32", "SCMP_ARCH_X86_64"])];
+        // Something wrong now and then, so that most profiles are refused for one reason or none.
+        let entries: Vec<_> = (0..below(20))
+            .map(|_| {
+                let args: Vec<_> = (0..below(4))
+                    .map(|_| {
+                        let (value, two) = (below(3) << below(63), below(u64::MAX >> 31));
+                        let op = if below(90) == 0 { "EQ" } else { ops[below(5) as usize] };
+                        let index = if below(90) == 0 { 6 } else { below(6) };
+                        json!({ "index": index, "value": value, "valueTwo": two, "op": op })
+                    })
+                    .collect();
+                let name = if below(90) == 0 { "" } else { names[below(9) as usize] };
+                json!({ "names": [name], "action": other, "args": args })
+            })
+            .collect();
+        let json = json!({ "defaultAction": action, "architectures": archs, "syscalls": entries, "listenerPath": "/a" });
+        let Ok(filter) = compile_for(arch("X86_64"), &profile(json)) else {
+            refused += 1;
+            continue;
+        };
+        compiled += 1;
+        let end = filter.program.len();
+        for (at, insn) in filter.program.iter().enumerate() {
+            let next = match insn.code {
+                0x06 => continue,
+                0x05 => vec![at + 1 + insn.k as usize],
+                0x20 | 0x54 => vec![at + 1],
+                _ => vec![at + 1 + usize::from(insn.jt), at + 1 + usize::from(insn.jf)],
+            };
+            assert!(next.iter().all(|&to| to < end), "{insn:?} at {at} of {end}");
+        }
+    }
+    assert!(refused > 100 && compiled > 100, "{refused} refused, {compiled} compiled");
+}
