@@ -1,1 +1,44 @@
-fn main() {}
+//! `shim`: a container's monitor that can't be killed off. See docs/monitor.md.
+
+mod adopt;
+mod api;
+mod client;
+mod conn;
+mod containerd;
+mod error;
+mod flags;
+mod heads;
+mod job;
+mod logger;
+mod machine;
+mod memory;
+mod pb;
+mod place;
+mod record;
+mod rootfs;
+mod sha256;
+mod start;
+mod state;
+mod stream;
+#[allow(unsafe_code)]
+mod sys;
+mod ttrpc;
+mod worker;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.first().map(String::as_str) {
+        Some("monitor") => start::monitor(),
+        Some("run" | "attach" | "logs" | "wait" | "adopt" | "watch" | "upgrade" | "list" | "task") => {
+            client::run(&args)
+        }
+        _ => flags::parse(&args).and_then(|flags| containerd::run(&flags)).map(|()| 0),
+    };
+    match result {
+        Ok(code) => std::process::exit(code),
+        Err(e) => {
+            eprintln!("shim: {e}");
+            std::process::exit(1);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Taking over what lost every monitor process: the state file tells what there was, the FIFOs still hold the output.
+
+use crate::error::{Error, Kind, Result};
+use crate::pb::Message;
+use crate::state::{Process, Root, Stream};
+use crate::stream::number;
+use crate::sys::map::Map;
+use crate::sys::{self, Fd};
+use crate::{job, place, start};
+use nix::fcntl::OFlag;
+use std::path::Path;
+
+/// Starts a monitor for a container that has none. `Exists` if it has one.
+pub fn adopt(namespace: &str, id: &str) -> Result<i32> {
+    let directory = place::run_dir(namespace, id);
+    let Some(state) = start::lock_state(&directory, false)? else {
+        return Err(Error::new(Kind::Exists, format!("a monitor of {id} is running")));
+    };
+    let map = Map::open(sys::number(&state), false)?;
+    let mut root = Root::decode(&map.committed())?;
+    if root.state.tasks.is_empty() {
+        return Err(Error::new(Kind::NotFound, format!("the last monitor of {id} had no container")));
+    }
+    forget_processes(&mut root, &map);
+    let listener = match root.setup.address.strip_prefix("unix://") {
+        Some(path) => start::listen(Path::new(path))?,
+        None => None,
+    };
+    let setup = root.setup.clone();
+    start::launch(setup, listener, Some((state, root)), true)
+}
+
+/// Everything that lived in the dead heads: connections, jobs under way, descriptors.
+fn forget_processes(root: &mut Root, map: &Map) {
+    root.conns.clear();
+    root.publisher = None;
+    root.publisher_busy = false;
+    root.log = 0;
+    root.state.waiters.clear();
+    root.state.queue.clear();
+    root.state.closing.clear();
+    root.state.strays.clear();
+    // What a job was doing when it lost its parent can be told from the container alone.
+    root.state.ops.clear();
+    let setup = root.setup.clone();
+    for task in &mut root.state.tasks {
+        task.cgroup_watch = 0;
+        let options = task.options.clone();
+        for process in task.processes_mut() {
+            reopen(process, &setup, map);
+        }
+        task.options = options;
+    }
+    root.state.tasks.retain(|t| t.init.pid != 0);
+    for task in &mut root.state.tasks {
+        task.execs.retain(|p| p.pid != 0);
+    }
+}
+
+fn reopen(p: &mut Process, setup: &crate::state::Setup, map: &Map) {
+    let same = job::start_ticks(p.pid).is_some_and(|t| t == p.ticks || p.ticks == 0);
+    if p.pid != 0 && !p.exited() && !same {
+        // It ended unseen: that is what the record says.
+        p.exit_status = 255;
+        p.unknown = true;
+        p.exited_at = sys::now_ns();
+        p.phase = crate::state::Phase::Stopped;
+    }
+    (p.console, p.console_listener, p.pidfd) = (0, 0, 0);
+    (p.child_in, p.child_out, p.child_err, p.stdin_pipe) = (0, 0, 0, 0);
+    p.inputs.clear();
+    p.recording = p.recorded;
+    let _ = map;
+    let name = job::name(p);
+    for (n, slot) in [(1, &mut p.out), (2, &mut p.err)] {
+        if let Some(stream) = slot.as_mut() {
+            *stream = Stream {
+                ring_keep: stream.ring_keep,
+                path: stream.path.clone(),
+                mark: stream.mark,
+                ..Stream::default()
+            };
+            let fifo = Path::new(&setup.directory).join(format!("{name}.{n}"));
+            stream.reopen = fifo.to_string_lossy().into_owned();
+            let address = if n == 1 { &p.stdout } else { &p.stderr };
+            stream.address = address.strip_prefix("fifo://").unwrap_or(address).to_string();
+        }
+    }
+}
+
+/// In the new monitor: opens again what was named.
+pub fn open_again(stream: &mut Stream) {
+    let open = |path: &str, flags: OFlag| -> u32 {
+        let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()).map_or(0, |f| number(Fd::keep(f)))
+    };
+    if stream.reopen.is_empty() {
+        return;
+    }
+    stream.source = open(&stream.reopen, OFlag::O_RDONLY | OFlag::O_NONBLOCK);
+    if !stream.address.is_empty() {
+        stream.sink = open(&stream.address, OFlag::O_RDWR | OFlag::O_NONBLOCK);
+    }
+    if !stream.path.is_empty() {
+        stream.ring = open(&format!("{}.ring", stream.path), OFlag::O_RDWR);
+        stream.spool =
+            if stream.sink != 0 { open(&format!("{}.spool", stream.path), OFlag::O_RDWR) } else { 0 };
+    }
+    stream.reopen.clear();
+}

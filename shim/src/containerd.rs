@@ -1,0 +1,209 @@
+//! The face that containerd knows: `start`, `delete`, `-info`, `-v`.
+
+use crate::api::*;
+use crate::error::{Context, Error, Kind, Result};
+use crate::flags::Flags;
+use crate::pb::Message;
+use crate::state::{Process, Root, Task};
+use crate::sys::map::Map;
+use crate::{place, record, sha256, start, sys};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+const SOCKETS: &str = "/run/containerd/s";
+
+pub fn run(flags: &Flags) -> Result<()> {
+    if flags.version {
+        println!("containerd-shim-hydra-v2:\n  Version:  {}", env!("CARGO_PKG_VERSION"));
+        return Ok(());
+    }
+    if flags.info {
+        return info();
+    }
+    match flags.action.as_str() {
+        "start" => {
+            let address = start_monitor(flags)?;
+            // The one form of answer that every containerd from 1.4 on understands.
+            print!("{address}");
+            std::io::stdout().flush()?;
+            Ok(())
+        }
+        "delete" => delete(flags),
+        "" => Err(Error::new(Kind::Invalid, "a shim is started by containerd, or with `shim run`")),
+        other => Err(Error::new(Kind::Invalid, format!("unknown action {other}"))),
+    }
+}
+
+fn stdin() -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::io::stdin().take(4 << 20).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Options on stdin: a bare Any up to containerd 2.2, one among the extensions of BootstrapParams since 2.3.
+fn bootstrap(flags: &Flags, bytes: &[u8]) -> Result<(RuncOptions, BootstrapParams)> {
+    if let Ok(params) = BootstrapParams::decode(bytes) {
+        if params.instance_id == flags.id && params.namespace == flags.namespace && !flags.id.is_empty() {
+            let any = params
+                .extensions
+                .iter()
+                .filter_map(|e| e.value.as_ref())
+                .find(|a| a.type_url.contains("Options"));
+            return Ok((runc_options(any)?, params));
+        }
+    }
+    let any = Any::decode(bytes).unwrap_or_default();
+    Ok((runc_options(Some(&any))?, BootstrapParams::default()))
+}
+
+fn start_monitor(flags: &Flags) -> Result<String> {
+    let (options, params) = bootstrap(flags, &stdin()?)?;
+    let bundle = std::env::current_dir()?;
+    let config = start::config(&bundle);
+    let group = start::group(&config, &flags.id);
+    let grpc = if flags.address.is_empty() {
+        std::env::var("GRPC_ADDRESS").unwrap_or_default()
+    } else {
+        flags.address.clone()
+    };
+    let sockets = if params.socket_dir.is_empty() { SOCKETS } else { &params.socket_dir };
+    place::make(Path::new(sockets))?;
+    let path = PathBuf::from(&grpc).join(&flags.namespace).join(&group);
+    let socket = Path::new(sockets).join(sha256::hex(path.as_os_str().as_encoded_bytes()));
+    let address = format!("unix://{}", socket.display());
+    let Some(listener) = start::listen(&socket)? else { return Ok(address) };
+    let mut setup = start::setup(&config)?;
+    setup.namespace = flags.namespace.clone();
+    setup.id = group.clone();
+    setup.bundle = bundle.to_string_lossy().into_owned();
+    setup.ttrpc_address = match params.containerd_ttrpc_address.is_empty() {
+        true => std::env::var("TTRPC_ADDRESS").unwrap_or_else(|_| format!("{grpc}.ttrpc")),
+        false => params.containerd_ttrpc_address,
+    };
+    setup.address = address.clone();
+    setup.debug = flags.debug;
+    setup.directory = place::run_dir(&flags.namespace, &group).to_string_lossy().into_owned();
+    setup.disk = place::disk_dir(&flags.namespace, &group).to_string_lossy().into_owned();
+    let pid = start::launch(setup, Some(listener), None, true)?;
+    adjust_oom_score(pid);
+    if !options.shim_cgroup.is_empty() {
+        join_cgroup(pid, &options.shim_cgroup)?;
+    }
+    Ok(address)
+}
+
+/// A little more likely to be killed than containerd itself, as the Go shim does it.
+fn adjust_oom_score(pid: i32) {
+    let parent = nix::unistd::getppid();
+    let score = std::fs::read_to_string(format!("/proc/{parent}/oom_score_adj")).unwrap_or_default();
+    if let Ok(score) = score.trim().parse::<i32>() {
+        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), (score + 1).min(1000).to_string());
+    }
+}
+
+fn join_cgroup(pid: i32, path: &str) -> Result<()> {
+    let base = Path::new("/sys/fs/cgroup");
+    let path = path.trim_start_matches('/');
+    let roots: Vec<PathBuf> = match base.join("cgroup.controllers").exists() {
+        true => vec![base.to_path_buf()],
+        false => std::fs::read_dir(base)?
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.join("cgroup.procs").exists())
+            .collect(),
+    };
+    for root in roots {
+        let directory = root.join(path);
+        std::fs::create_dir_all(&directory).context(|| format!("making {}", directory.display()))?;
+        let file = directory.join("cgroup.procs");
+        std::fs::write(&file, pid.to_string()).context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// The task as the monitor's last state has it, or as the bundle lets one guess.
+fn last_state(flags: &Flags, bundle: &Path) -> (Root, Task) {
+    let config = start::config(bundle);
+    let group = start::group(&config, &flags.id);
+    let directory = place::run_dir(&flags.namespace, &group);
+    let mut root = Root::default();
+    if let Ok(file) = std::fs::OpenOptions::new().read(true).write(true).open(place::state_file(&directory)) {
+        let map = Map::open(sys::Fd::keep(file.into()), false);
+        root = map.ok().and_then(|m| Root::decode(&m.committed()).ok()).unwrap_or_default();
+    }
+    if root.setup.directory.is_empty() {
+        root.setup = start::setup(&config).unwrap_or_default();
+        root.setup.namespace = flags.namespace.clone();
+        root.setup.id = group;
+        root.setup.directory = directory.to_string_lossy().into_owned();
+        root.setup.disk = place::disk_dir(&flags.namespace, &flags.id).to_string_lossy().into_owned();
+    }
+    let guess =
+        Task { id: flags.id.clone(), bundle: bundle.to_string_lossy().into_owned(), ..Task::default() };
+    let task = root.state.task(&flags.id).cloned().unwrap_or(guess);
+    (root, task)
+}
+
+/// containerd has lost its monitor, or never got one: the container goes, unless it was asked to be kept.
+fn delete(flags: &Flags) -> Result<()> {
+    let bundle =
+        if flags.bundle.is_empty() { std::env::current_dir()? } else { PathBuf::from(&flags.bundle) };
+    let (root, task) = last_state(flags, &bundle);
+    let setup = &root.setup;
+    let alive = task.init.pid != 0
+        && !task.init.exited()
+        && crate::job::start_ticks(task.init.pid)
+            .is_some_and(|t| t == task.init.ticks || task.init.ticks == 0);
+    let mut answer =
+        DeleteResponse { pid: task.init.pid, exit_status: 137, exited_at: Timestamp::from_ns(sys::now_ns()) };
+    if task.init.exited() {
+        answer.exit_status = task.init.exit_status;
+        answer.exited_at = Timestamp::from_ns(task.init.exited_at);
+    }
+    if alive && setup.on_loss == "keep" {
+        let _ = crate::adopt::adopt(&setup.namespace, &setup.id);
+        std::io::stdout().write_all(&answer.bytes())?;
+        return Ok(());
+    }
+    let binary = crate::job::binary(setup, &task);
+    let runtime_root = crate::job::root(setup, &task);
+    let _ = std::process::Command::new(&binary)
+        .args(["--root", &runtime_root, "delete", "--force", &task.id])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status();
+    crate::job::unmount_rootfs(&task);
+    let _ = nix::mount::umount2(&bundle.join("rootfs"), nix::mount::MntFlags::MNT_DETACH);
+    if alive {
+        let lost = Process { exit_status: 137, exited_at: sys::now_ns(), ..task.init.clone() };
+        let _ = record::write(setup, &task, &lost);
+    }
+    if start::lock_state(Path::new(&setup.directory), false).is_ok_and(|l| l.is_some()) {
+        place::remove(setup);
+    }
+    std::io::stdout().write_all(&answer.bytes())?;
+    Ok(())
+}
+
+fn info() -> Result<()> {
+    let options = Any::decode(&stdin()?).ok().filter(|a| !a.type_url.is_empty());
+    let mut task = Task::default();
+    task.options = runc_options(options.as_ref()).unwrap_or_default();
+    let setup = start::setup(&start::Config::default())?;
+    let features =
+        std::process::Command::new(crate::job::binary(&setup, &task)).arg("features").output().ok();
+    let features = features.filter(|o| o.status.success()).map(|o| Any {
+        type_url: "types.containerd.io/opencontainers/runtime-spec/1/features/Features".into(),
+        value: o.stdout,
+    });
+    let info = RuntimeInfo {
+        name: "io.containerd.hydra.v2".into(),
+        version: Some(RuntimeVersion { version: env!("CARGO_PKG_VERSION").into(), revision: String::new() }),
+        options,
+        features,
+        annotations: Vec::new(),
+    };
+    std::io::stdout().write_all(&info.bytes())?;
+    Ok(())
+}

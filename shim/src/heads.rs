@@ -1,0 +1,85 @@
+//! The two heads.
+//!
+//! A keeper and a worker share one descriptor table (`CLONE_FILES`) and one mapped file. Whichever dies, every descriptor stays
+//! open and every fact stays written; the survivor grows the other anew. The keeper does nothing but wait: it writes down exits
+//! of orphans that the kernel gave to it, and forks workers. A worker whose keeper died takes its place and forks a new worker.
+
+use crate::sys::map::Map;
+use crate::sys::{self, Side};
+use crate::worker;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// What a worker ends with when there is nothing left to do; anything else means it was killed.
+pub const DONE: i32 = 0;
+
+/// Never returns. Runs in both heads.
+pub fn run(map: &Map) -> ! {
+    let mut hasty = 0;
+    loop {
+        become_keeper(map);
+        let born = sys::now_ns();
+        match sys::fork_head(&map.header().worker) {
+            Ok(Side::Child) => {
+                // Returns only when the keeper is dead: then this is the keeper.
+                worker::run(map);
+                hasty = 0;
+                continue;
+            }
+            Ok(Side::Parent) => keep(map),
+            // No memory or no pid just now: there may be some soon.
+            Err(_) => hasty = 20,
+        }
+        // A worker that dies at once, again and again, must not eat a processor.
+        hasty = if sys::now_ns() - born < 20_000_000 { hasty + 1 } else { 0 };
+        if hasty > 20 {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+}
+
+fn become_keeper(map: &Map) {
+    let header = map.header();
+    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+    let pid = std::process::id() as i32;
+    if let Ok(fd) = sys::pidfd_open(pid) {
+        let old = header.keeper_fd.swap(fd.0, SeqCst);
+        if old > 0 {
+            sys::Fd(old).close();
+        }
+    }
+    header.keeper.store(pid, SeqCst);
+    header.heads.fetch_add(1, SeqCst);
+    sys::trim_heap();
+}
+
+/// Returns when the worker died and a new one is needed.
+fn keep(map: &Map) {
+    let header = map.header();
+    let worker = header.worker.load(SeqCst);
+    sys::drop_text();
+    loop {
+        let Ok(Some(change)) = sys::peek_child(true) else { continue };
+        if change.pid == worker && change.stopped {
+            // Somebody stopped the worker; the container's output would wait for ever.
+            sys::continue_process(worker);
+            sys::reap(worker);
+        } else if change.pid == worker {
+            if change.code == DONE as u32 {
+                sys::exit_now(DONE);
+            }
+            sys::reap(worker);
+            header.strikes.fetch_add(1, SeqCst);
+            return;
+        } else if change.stopped || map.record_exit(change, sys::now_ns()) {
+            sys::reap(change.pid);
+            poke(map);
+        } else {
+            // No room until the worker has read: the zombie keeps its status meanwhile.
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+fn poke(map: &Map) {
+    let _ = sys::write(sys::Fd(map.header().poke_fd.load(SeqCst)), &1u64.to_ne_bytes());
+}

@@ -1,0 +1,397 @@
+//! Jobs: what a forked child does before it becomes the runtime (or instead of it), and what its end says.
+//!
+//! All that needs memory (mount options, config.json, argument lists) happens in the child, so the monitor stays small.
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::machine::Output;
+use crate::state::{Job, Op, Process, Setup, Task};
+use crate::stream::fd;
+use crate::sys::{self, Change, Fd};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Of a runtime's log or output so much is read.
+const LIMIT: usize = 4 << 20;
+
+fn file(setup: &Setup, op: &Op, kind: &str) -> PathBuf {
+    Path::new(&setup.directory).join(format!("job-{}.{kind}", op.id))
+}
+
+pub fn pid_file(setup: &Setup, task: &Task, op: &Op) -> PathBuf {
+    match op.job {
+        Job::Exec => file(setup, op, "pid"),
+        _ => Path::new(&task.bundle).join("init.pid"),
+    }
+}
+
+/// Path of the socket through which the runtime hands over a terminal.
+pub fn console_socket(setup: &Setup, process: &Process) -> PathBuf {
+    Path::new(&setup.directory).join(format!("{}.tty", name(process)))
+}
+
+/// What files of a process begin with.
+pub fn name(process: &Process) -> String {
+    match process.id.as_str() {
+        "" => "init".into(),
+        id => format!("exec-{id}"),
+    }
+}
+
+/// Runs in the child. Returns the exit code where there is nothing to exec.
+pub fn child(setup: &Setup, task: &Task, op: &Op) -> i32 {
+    sys::unblock_signals();
+    let result = act(setup, task, op);
+    match result {
+        Ok(()) => 0,
+        Err(e) => {
+            let _ = std::fs::write(file(setup, op, "err"), e.text());
+            1
+        }
+    }
+}
+
+fn act(setup: &Setup, task: &Task, op: &Op) -> Result<()> {
+    let none = Process::default();
+    let process = task.process(&op.exec).unwrap_or(&none);
+    match op.job {
+        Job::Signal => return signal(process, op.number),
+        Job::Notify => return notify(setup, task),
+        Job::Create | Job::Prepare => {
+            mount_rootfs(task)?;
+            look_at_config(setup, task)?;
+            if op.job == Job::Prepare {
+                return Ok(());
+            }
+        }
+        Job::Exec => {
+            std::fs::write(file(setup, op, "json"), &process.spec).context(|| "writing the exec's process")?
+        }
+        _ => {}
+    }
+    stdio(setup, process, op)?;
+    std::env::set_current_dir(&task.bundle).context(|| "entering the bundle")?;
+    let args = arguments(setup, task, process, op);
+    exec(&args)
+}
+
+/// Replaces this process by a program; `NOTIFY_SOCKET` is the daemon's, not the container's.
+fn exec(args: &[String]) -> Result<()> {
+    std::env::remove_var("NOTIFY_SOCKET");
+    let c: Vec<CString> = args.iter().filter_map(|a| CString::new(a.as_bytes()).ok()).collect();
+    let program = c.first().ok_or_else(|| Error::system("an empty command"))?;
+    match nix::unistd::execvp(program, &c) {
+        Ok(never) => match never {},
+        Err(e) => Err(e).context(|| format!("executing {}", args[0])),
+    }
+}
+
+/// `runtime` beside this program, or found in `$PATH`; or the one that the options name.
+pub fn binary(setup: &Setup, task: &Task) -> String {
+    if !task.options.binary_name.is_empty() {
+        return task.options.binary_name.clone();
+    }
+    let beside = Path::new(&setup.exe).with_file_name("runtime");
+    match beside.is_file() {
+        true => beside.to_string_lossy().into_owned(),
+        false => "runtime".into(),
+    }
+}
+
+pub fn root(setup: &Setup, task: &Task) -> String {
+    if !task.runtime_root.is_empty() {
+        return task.runtime_root.clone();
+    }
+    let root = if task.options.root.is_empty() { "/run/containerd/hydra" } else { &task.options.root };
+    format!("{root}/{}", setup.namespace)
+}
+
+pub fn arguments(setup: &Setup, task: &Task, process: &Process, op: &Op) -> Vec<String> {
+    let path = |p: PathBuf| p.to_string_lossy().into_owned();
+    let mut args = vec![binary(setup, task), "--root".into(), root(setup, task), "--log".into()];
+    args.extend([path(file(setup, op, "log")), "--log-format".into(), "json".into()]);
+    if task.options.systemd_cgroup {
+        args.push("--systemd-cgroup".into());
+    }
+    let mut add = |more: &[&str]| args.extend(more.iter().map(|s| (*s).to_string()));
+    let pid = path(pid_file(setup, task, op));
+    let id = task.id.as_str();
+    let console = path(console_socket(setup, process));
+    let create = |add: &mut dyn FnMut(&[&str])| {
+        if process.terminal {
+            add(&["--console-socket", &console]);
+        }
+        if task.options.no_pivot_root {
+            add(&["--no-pivot"]);
+        }
+    };
+    match op.job {
+        Job::Create => {
+            add(&["create", "--bundle", &task.bundle, "--pid-file", &pid]);
+            create(&mut add);
+            if task.options.no_new_keyring {
+                add(&["--no-new-keyring"]);
+            }
+            add(&[id]);
+        }
+        Job::Restore => {
+            add(&[
+                "restore",
+                "--detach",
+                "--no-subreaper",
+                "--image-path",
+                &task.checkpoint,
+                "--pid-file",
+                &pid,
+            ]);
+            add(&["--bundle", &task.bundle]);
+            if !task.options.criu_work_path.is_empty() {
+                add(&["--work-path", &task.options.criu_work_path]);
+            }
+            create(&mut add);
+            add(&[id]);
+        }
+        Job::Exec => {
+            add(&["exec", "--detach", "--process", &path(file(setup, op, "json")), "--pid-file", &pid]);
+            if process.terminal {
+                add(&["--console-socket", &console]);
+            }
+            add(&[id]);
+        }
+        Job::Start => add(&["start", id]),
+        Job::Pause => add(&["pause", id]),
+        Job::Resume => add(&["resume", id]),
+        Job::Kill => add(&["kill", id, &op.number.to_string()]),
+        Job::KillAll => add(&["kill", "--all", id, &op.number.to_string()]),
+        Job::Ps => add(&["ps", "--format", "json", id]),
+        Job::Delete if process.exited() => add(&["delete", id]),
+        Job::Delete | Job::Cleanup => add(&["delete", "--force", id]),
+        Job::Checkpoint => {
+            add(&["checkpoint"]);
+            op.args.iter().for_each(|a| add(&[a]));
+            add(&[id]);
+        }
+        Job::Update => {
+            add(&["update", "--resources=-"]);
+            // Knobs live: annotations are known to our own runtime alone.
+            if Path::new(&binary(setup, task)).file_name().is_some_and(|n| n == "runtime") {
+                op.args.iter().for_each(|a| add(&["--annotation", a]));
+            }
+            add(&[id]);
+        }
+        Job::None | Job::Signal | Job::Prepare | Job::Logger | Job::Notify => {}
+    }
+    args
+}
+
+/// The runtime's stdio: the container's own where it makes a process, files of the job otherwise.
+fn stdio(setup: &Setup, process: &Process, op: &Op) -> Result<()> {
+    let open = |kind: &str| -> Result<Fd> {
+        let path = file(setup, op, kind);
+        let f = std::fs::File::create(&path).context(|| format!("making {}", path.display()))?;
+        Ok(Fd::keep(f.into()))
+    };
+    let null = || -> Result<Fd> {
+        let f = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .context(|| "opening /dev/null")?;
+        Ok(Fd::keep(f.into()))
+    };
+    let makes = matches!(op.job, Job::Create | Job::Exec | Job::Restore);
+    let input = if op.input.is_empty() { null()? } else { memory(&op.input)? };
+    let (stdin, stdout, stderr) = if makes && !process.terminal {
+        let pick = |n: u32| fd(n).map_or_else(null, Ok);
+        (pick(process.child_in)?, pick(process.child_out)?, pick(process.child_err)?)
+    } else {
+        (input, open("out")?, open("err")?)
+    };
+    sys::set_stdio(stdin, stdout, stderr).context(|| "setting the runtime's stdio")
+}
+
+/// A file in memory that holds `bytes`, at its start.
+fn memory(bytes: &[u8]) -> Result<Fd> {
+    use std::io::{Seek, Write};
+    let fd = nix::sys::memfd::memfd_create(c"input", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
+        .context(|| "making a memfd")?;
+    let mut f = std::fs::File::from(fd);
+    f.write_all(bytes)?;
+    f.rewind()?;
+    Ok(Fd::keep(f.into()))
+}
+
+fn signal(process: &Process, number: u32) -> Result<()> {
+    let pidfd = fd(process.pidfd).ok_or_else(|| Error::new(Kind::NotFound, "process already finished"))?;
+    sys::pidfd_signal(pidfd, number as i32).map_err(|e| match e {
+        nix::errno::Errno::ESRCH => Error::new(Kind::NotFound, "process already finished"),
+        e => e.into(),
+    })
+}
+
+/// The paper's out-of-band word to the daemon: a signal to the process that a file names, and a command.
+fn notify(setup: &Setup, task: &Task) -> Result<()> {
+    if !setup.notify_pidfile.is_empty() {
+        let pid =
+            std::fs::read_to_string(&setup.notify_pidfile).ok().and_then(|t| t.trim().parse::<i32>().ok());
+        if let Some(pidfd) = pid.filter(|p| *p > 1).and_then(|p| sys::pidfd_open(p).ok()) {
+            let _ = sys::pidfd_signal(pidfd, setup.notify_signal as i32);
+        }
+    }
+    if setup.exit_command.is_empty() {
+        return Ok(());
+    }
+    std::env::set_var("CONTAINER_ID", &task.id);
+    std::env::set_var("CONTAINER_EXIT_STATUS", task.init.exit_status.to_string());
+    std::env::set_var("CONTAINER_EXIT_RECORD", Path::new(&setup.directory).join("exit.json"));
+    exec(&setup.exit_command)
+}
+
+#[derive(serde::Deserialize)]
+struct Config {
+    linux: Option<Linux>,
+}
+#[derive(serde::Deserialize)]
+struct Linux {
+    #[serde(default)]
+    namespaces: Vec<Namespace>,
+}
+#[derive(serde::Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    path: Option<String>,
+}
+
+/// Leaves a file behind where the container has no pid namespace of its own: its processes then outlive init.
+fn look_at_config(setup: &Setup, task: &Task) -> Result<()> {
+    let path = Path::new(&task.bundle).join("config.json");
+    let text = std::fs::read(&path).context(|| format!("reading {}", path.display()))?;
+    let config: Config = serde_json::from_slice(&text)
+        .map_err(|e| Error::new(Kind::Invalid, format!("parsing {}: {e}", path.display())))?;
+    let own = |n: &Namespace| n.kind == "pid" && n.path.as_deref().unwrap_or_default().is_empty();
+    if !config.linux.is_some_and(|l| l.namespaces.iter().any(own)) {
+        std::fs::write(shared_pids(setup, task), "")?;
+    }
+    Ok(())
+}
+
+pub fn shared_pids(setup: &Setup, task: &Task) -> PathBuf {
+    Path::new(&setup.directory).join(format!("{}.shared-pids", task.id))
+}
+
+fn mount_rootfs(task: &Task) -> Result<()> {
+    if task.rootfs.is_empty() {
+        return Ok(());
+    }
+    let rootfs = Path::new(&task.bundle).join("rootfs");
+    std::fs::create_dir_all(&rootfs).context(|| "making the rootfs directory")?;
+    for mount in &task.rootfs {
+        let target = rootfs.join(mount.target.trim_start_matches('/'));
+        crate::rootfs::mount(mount, &target)
+            .context(|| format!("mounting {} at {}", mount.source, target.display()))?;
+    }
+    Ok(())
+}
+
+pub fn unmount_rootfs(task: &Task) {
+    let rootfs = Path::new(&task.bundle).join("rootfs");
+    for mount in task.rootfs.iter().rev() {
+        let target = rootfs.join(mount.target.trim_start_matches('/'));
+        let _ = nix::mount::umount2(&target, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// What a job that ended has to say. Its files are removed by `clear`, once the outcome is committed.
+pub fn outcome(setup: &Setup, task: Option<&Task>, op: &Op, change: &Change) -> Result<Output> {
+    if change.code != 0 {
+        return Err(failure(setup, op, change));
+    }
+    let mut output = Output::default();
+    match (op.job, task) {
+        (Job::Create | Job::Exec | Job::Restore, Some(task)) => {
+            let path = pid_file(setup, task, op);
+            let text = read(&path);
+            output.pid = std::str::from_utf8(&text).unwrap_or_default().trim().parse().map_err(|_| {
+                Error::new(Kind::Runtime, format!("the runtime wrote no pid into {}", path.display()))
+            })?;
+            output.ticks = start_ticks(output.pid).unwrap_or(0);
+        }
+        (Job::Ps, _) => output.stdout = read(&file(setup, op, "out")),
+        _ => {}
+    }
+    Ok(output)
+}
+
+pub fn clear(setup: &Setup, op: &Op) {
+    for kind in ["log", "out", "err", "json", "pid"] {
+        let _ = std::fs::remove_file(file(setup, op, kind));
+    }
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    let mut text = Vec::new();
+    if let Ok(f) = std::fs::File::open(path) {
+        use std::io::Read;
+        let _ = f.take(LIMIT as u64).read_to_end(&mut text);
+    }
+    text
+}
+
+#[derive(serde::Deserialize)]
+struct LogLine {
+    #[serde(default)]
+    level: String,
+    #[serde(default)]
+    msg: String,
+}
+
+/// The runtime's own words: the last error in its log, else what it printed, in the form that callers know.
+fn failure(setup: &Setup, op: &Op, change: &Change) -> Error {
+    let what = match op.job {
+        Job::Create => "OCI runtime create failed",
+        Job::Start => "OCI runtime start failed",
+        Job::Exec => "OCI runtime exec failed",
+        Job::Kill | Job::KillAll => "OCI runtime kill failed",
+        Job::Pause => "OCI runtime pause failed",
+        Job::Resume => "OCI runtime resume failed",
+        Job::Update => "OCI runtime update failed",
+        Job::Checkpoint => "OCI runtime checkpoint failed",
+        Job::Restore => "OCI runtime restore failed",
+        Job::Ps => "OCI runtime ps failed",
+        Job::Delete => "failed to delete task",
+        _ => "",
+    };
+    let log = read(&file(setup, op, "log"));
+    let last = serde_json::Deserializer::from_slice(&log)
+        .into_iter::<LogLine>()
+        .map_while(std::result::Result::ok)
+        .filter(|l| l.level == "error")
+        .last();
+    let said = match last {
+        Some(line) => line.msg,
+        None => String::from_utf8_lossy(&read(&file(setup, op, "err"))).trim().to_string(),
+    };
+    let said = if said.is_empty() { format!("exit status {}", change.code) } else { said };
+    match what {
+        "" => Error::new(Kind::Runtime, said),
+        what => Error::new(Kind::Runtime, format!("{what}: {said}")),
+    }
+}
+
+/// Field 22 of /proc/PID/stat: tells a process from a later one with its number.
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    stat_field(pid, 22)
+}
+
+pub fn stat_field(pid: u32, n: usize) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name may hold anything; the last parenthesis ends it, and is field 2.
+    let rest = &text[text.rfind(')')? + 1..];
+    rest.split_ascii_whitespace().nth(n - 3)?.parse().ok()
+}
+
+/// The name of a path's last part as bytes.
+pub fn last_part(path: &Path) -> Vec<u8> {
+    path.file_name().map(|n| n.as_bytes().to_vec()).unwrap_or_default()
+}

@@ -1,0 +1,81 @@
+//! Where a monitor keeps its things.
+//!
+//! `/run/hydra-shim/NAMESPACE/ID/` (0700): `state` (the map), `ID.sock`, FIFOs, files of jobs, `exit.json`, `events`.
+//! `/var/lib/hydra-shim/NAMESPACE/ID/`: rings and spools of output, on disk.
+
+use crate::error::{Context, Result};
+use crate::state::Setup;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+pub const RUN: &str = "/run/hydra-shim";
+pub const DISK: &str = "/var/lib/hydra-shim";
+
+pub fn run_dir(namespace: &str, id: &str) -> PathBuf {
+    Path::new(RUN).join(namespace).join(id)
+}
+
+pub fn disk_dir(namespace: &str, id: &str) -> PathBuf {
+    Path::new(DISK).join(namespace).join(id)
+}
+
+pub fn make(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .context(|| format!("making {}", path.display()))
+}
+
+/// The monitor's own socket.
+pub fn socket(setup: &Setup) -> PathBuf {
+    socket_in(Path::new(&setup.directory), &setup.id)
+}
+
+/// `ID.sock`; a path longer than a socket's name may be gets the short name that a link in its place points to.
+pub fn socket_in(directory: &Path, id: &str) -> PathBuf {
+    let path = directory.join(format!("{id}.sock"));
+    match path.as_os_str().len() < 100 {
+        true => path,
+        false => {
+            let hash = crate::sha256::hex(path.as_os_str().as_encoded_bytes());
+            Path::new(RUN).join(format!("{}.sock", &hash[..40]))
+        }
+    }
+}
+
+pub fn state_file(directory: &Path) -> PathBuf {
+    directory.join("state")
+}
+
+/// The container is deleted: its files go, the monitor's stay until it ends.
+pub fn forget(setup: &Setup, task: &str) {
+    let disk = Path::new(&setup.disk);
+    for n in 1..3 {
+        for kind in ["ring", "spool"] {
+            let _ = std::fs::remove_file(disk.join(format!("{task}.{n}.{kind}")));
+        }
+    }
+    let _ = std::fs::remove_file(Path::new(&setup.directory).join(format!("{task}.shared-pids")));
+}
+
+/// The monitor ends. A standalone container's exit record and output stay for whoever asks later.
+pub fn remove(setup: &Setup) {
+    if let Some(path) = setup.address.strip_prefix("unix://") {
+        let _ = std::fs::remove_file(path);
+    }
+    let _ = std::fs::remove_file(socket(setup));
+    let directory = Path::new(&setup.directory);
+    if !setup.standalone {
+        let _ = std::fs::remove_dir_all(directory);
+        let _ = std::fs::remove_dir_all(&setup.disk);
+        return;
+    }
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.ends_with("exit.json") && name != "marks.json" {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}

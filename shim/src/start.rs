@@ -1,0 +1,222 @@
+//! Starting a monitor: its socket, its directory, its first state, and the process that becomes its first head.
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::pb::Message;
+use crate::place;
+use crate::state::{Root, Setup};
+use crate::sys::map::Map;
+use crate::sys::{self, Fd, Side};
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+use nix::sys::stat::Mode;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+
+/// Numbers of the descriptors that a new monitor process finds open.
+const LISTENER: i32 = 3;
+const OWN: i32 = 4;
+const STATE: i32 = 5;
+const EVENTS: i32 = 6;
+
+/// What a configuration may ask of a monitor, as annotations of the container.
+#[derive(serde::Deserialize, Default)]
+pub struct Config {
+    #[serde(default)]
+    pub annotations: std::collections::BTreeMap<String, String>,
+}
+
+pub fn config(bundle: &Path) -> Config {
+    let text = std::fs::read(bundle.join("config.json")).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// The setup that annotations ask for; unknown ones of ours are refused by name.
+pub fn setup(config: &Config) -> Result<Setup> {
+    let mut setup = Setup {
+        spool_limit: 16 << 20,
+        spool_policy: "block".into(),
+        spool_deadline: 30_000_000_000,
+        on_loss: "kill".into(),
+        ring_limit: 64 << 10,
+        notify_signal: 44,
+        ..Setup::default()
+    };
+    for (name, value) in &config.annotations {
+        let Some(name) = name.strip_prefix("hydra-shim.") else { continue };
+        let invalid = |wanted: &str| {
+            Error::new(Kind::Invalid, format!("annotation hydra-shim.{name}: {value:?} is not {wanted}"))
+        };
+        let number = || value.parse::<u64>().map_err(|_| invalid("a number"));
+        let one_of = |allowed: &[&str]| match allowed.contains(&value.as_str()) {
+            true => Ok(value.clone()),
+            false => Err(invalid(&format!("one of {}", allowed.join(", ")))),
+        };
+        match name {
+            "spool-bytes" => setup.spool_limit = number()?,
+            "spool-policy" => setup.spool_policy = one_of(&["block", "drop-oldest", "drop-newest"])?,
+            "spool-deadline-ms" => setup.spool_deadline = number()?.saturating_mul(1_000_000),
+            "ring-bytes" => setup.ring_limit = number()?.max(4096),
+            "on-monitor-loss" => setup.on_loss = one_of(&["kill", "keep"])?,
+            "group" => {
+                one_of(&["pod", "container"])?;
+            }
+            other => return Err(Error::new(Kind::Invalid, format!("unknown annotation hydra-shim.{other}"))),
+        }
+    }
+    setup.exe =
+        std::fs::read_link("/proc/self/exe").map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(setup)
+}
+
+/// Which container's monitor serves this one: its own, unless a group was asked for.
+pub fn group(config: &Config, id: &str) -> String {
+    let get = |name: &str| config.annotations.get(name).filter(|v| !v.is_empty());
+    let pod =
+        get("io.kubernetes.cri.sandbox-id").filter(|_| get("hydra-shim.group").is_some_and(|g| g == "pod"));
+    get("io.containerd.runc.v2.group").or(pod).cloned().unwrap_or_else(|| id.to_string())
+}
+
+/// Listens on `path`. None: somebody answers there already.
+pub fn listen(path: &Path) -> Result<Option<OwnedFd>> {
+    let address = UnixAddr::new(path).context(|| format!("socket {}", path.display()))?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let number = sys::number(&socket).0;
+    // The socket must never be open to others, not even for an instant.
+    let mask = nix::sys::stat::umask(Mode::from_bits_truncate(0o177));
+    let mut bound = socket::bind(number, &address);
+    if bound == Err(nix::errno::Errno::EADDRINUSE) {
+        let probe = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        if socket::connect(sys::number(&probe).0, &address).is_ok() {
+            nix::sys::stat::umask(mask);
+            return Ok(None);
+        }
+        let _ = std::fs::remove_file(path);
+        bound = socket::bind(number, &address);
+    }
+    nix::sys::stat::umask(mask);
+    bound.context(|| format!("binding {}", path.display()))?;
+    socket::listen(&socket, socket::Backlog::new(128)?)
+        .context(|| format!("listening on {}", path.display()))?;
+    Ok(Some(socket))
+}
+
+/// The state file of a monitor, locked as long as a head lives. None: one does.
+pub fn lock_state(directory: &Path, fresh: bool) -> Result<Option<OwnedFd>> {
+    let path = place::state_file(directory);
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | if fresh { OFlag::O_CREAT } else { OFlag::empty() };
+    let file = nix::fcntl::open(&path, flags, Mode::from_bits_truncate(0o600))
+        .context(|| format!("opening {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(locked) => {
+            // The lock belongs to the open file, which the monitor inherits: it is never unlocked by hand.
+            let number = sys::number(&*locked);
+            let copy = nix::fcntl::fcntl(number, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(10)).map(Fd)?;
+            std::mem::forget(locked);
+            number.close();
+            Ok(Some(copy.into_owned()))
+        }
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, e)) => Err(e).context(|| format!("locking {}", path.display())),
+    }
+}
+
+/// Starts the monitor's first head. `listener` is containerd's socket, where there is one. Returns the head's pid.
+pub fn launch(
+    setup: Setup,
+    listener: Option<OwnedFd>,
+    adopted: Option<(OwnedFd, Root)>,
+    daemon: bool,
+) -> Result<i32> {
+    let directory = Path::new(&setup.directory).to_path_buf();
+    place::make(&directory)?;
+    place::make(Path::new(&setup.disk))?;
+    let own = listen(&place::socket(&setup))?
+        .ok_or_else(|| Error::new(Kind::Exists, format!("a monitor of {} is running", setup.id)))?;
+    let fresh = adopted.is_none();
+    let (state, mut root) = match adopted {
+        Some((state, root)) => (state, root),
+        None => {
+            let taken = || Error::new(Kind::Exists, format!("a monitor of {} is running", setup.id));
+            let state = lock_state(&directory, true)?.ok_or_else(taken)?;
+            nix::unistd::ftruncate(&state, 0)?;
+            (state, Root::default())
+        }
+    };
+    let flags = OFlag::O_RDWR
+        | OFlag::O_CREAT
+        | OFlag::O_CLOEXEC
+        | if fresh { OFlag::O_TRUNC } else { OFlag::empty() };
+    let events = nix::fcntl::open(&directory.join("events"), flags, Mode::from_bits_truncate(0o600))
+        .context(|| "the event queue")?;
+    let map = Map::open(sys::number(&state), fresh)?;
+    root.listeners = if listener.is_some() { vec![LISTENER as u64, OWN as u64] } else { vec![OWN as u64] };
+    root.events = EVENTS as u32 + 1;
+    root.setup = setup;
+    root.state.lost = root.setup.standalone;
+    map.commit(&root.bytes())?;
+    let (pid, pidfd) = (AtomicI32::new(0), AtomicI32::new(-1));
+    match sys::fork_child(&pid, &pidfd).context(|| "starting the monitor")? {
+        Side::Parent => Ok(pid.load(SeqCst)),
+        Side::Child => {
+            let held = [listener.as_ref().unwrap_or(&own), &own, &state, &events].map(sys::number);
+            let failed = become_monitor(&root.setup, held, daemon);
+            eprintln!("{}", failed.err().map_or(String::new(), |e| e.text().to_string()));
+            sys::exit_now(1)
+        }
+    }
+}
+
+/// Executes this program anew, as a head: a clean image, whose memory holds nothing of what the start needed.
+fn become_monitor(setup: &Setup, held: [Fd; 4], daemon: bool) -> Result<()> {
+    if daemon {
+        let _ = nix::unistd::setsid();
+    }
+    let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty())?;
+    let up = |f: Fd| nix::fcntl::fcntl(f, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(30)).map(Fd);
+    let mut high = [Fd(0); 4];
+    for (to, from) in high.iter_mut().zip(held) {
+        *to = up(from)?;
+    }
+    sys::set_stdio(sys::number(&null), sys::number(&null), sys::number(&null))?;
+    for (from, number) in high.into_iter().zip([LISTENER, OWN, STATE, EVENTS]) {
+        sys::place(from, number)?;
+    }
+    let _ = std::env::set_current_dir("/");
+    let id = format!("{}/{}", setup.namespace, setup.id);
+    let args = ["shim", "monitor", &id].map(|a| CString::new(a).unwrap_or_default());
+    nix::unistd::execv(c"/proc/self/exe", &args)
+        .map(|never| match never {})
+        .context(|| "executing the monitor")
+}
+
+/// The first head: everything it needs is open already.
+pub fn monitor() -> ! {
+    for number in [LISTENER, OWN, STATE, EVENTS] {
+        sys::keep_on_exec(Fd(number), false);
+    }
+    // Huge pages would make a small program large.
+    sys::prctl(libc::PR_SET_THP_DISABLE, 1);
+    sys::block_signals();
+    let map = match Map::open(Fd(STATE), false) {
+        Ok(map) => map,
+        Err(_) => sys::exit_now(1),
+    };
+    prepare(&map);
+    crate::heads::run(&map)
+}
+
+/// Descriptors that every head uses, whatever it is at the time.
+fn prepare(map: &Map) {
+    use nix::sys::eventfd::{EfdFlags, EventFd};
+    let header = map.header();
+    if let Ok(poke) = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK) {
+        header.poke_fd.store(Fd::keep(poke.into()).0, SeqCst);
+    }
+    if let Ok(children) = sys::child_signals() {
+        header.child_fd.store(children.0, SeqCst);
+    }
+    header.keeper_fd.store(0, SeqCst);
+}

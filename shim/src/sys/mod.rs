@@ -1,0 +1,350 @@
+//! The system calls that need `unsafe`: clones, waits, descriptors by number, calls that let the kernel write into the map.
+
+pub mod map;
+
+use nix::errno::Errno;
+use nix::Result;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+
+/// A number in the descriptor table that both heads share.
+///
+/// No single process owns such a descriptor: the state on which both heads agree names it, and it stays open when either head
+/// dies. So it is a plain number that is closed explicitly, not an `OwnedFd`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fd(pub i32);
+
+impl Fd {
+    /// Hands a descriptor to the shared table.
+    pub fn keep(fd: OwnedFd) -> Fd {
+        Fd(fd.into_raw_fd())
+    }
+
+    /// Takes a descriptor out of the shared table's bookkeeping.
+    pub fn into_owned(self) -> OwnedFd {
+        // SAFETY: the caller made this descriptor and names it nowhere else.
+        unsafe { std::os::fd::FromRawFd::from_raw_fd(self.0) }
+    }
+
+    pub fn close(self) {
+        // SAFETY: close takes any number; the state names no descriptor twice, so nobody else's is closed.
+        unsafe { libc::close(self.0) };
+    }
+}
+
+impl AsFd for Fd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the numbers that the state holds are open until it drops them, and are never -1 when used (checked here).
+        unsafe { BorrowedFd::borrow_raw(self.0.max(0)) }
+    }
+}
+
+/// Which side of a fork this is.
+pub enum Side {
+    Child,
+    Parent,
+}
+
+/// `clone3` as fork. `pid` receives the child's number, and `pidfd` a descriptor of it, *within the call*: a parent that is
+/// killed right after it leaves a trace of the child.
+fn fork(flags: i32, pid: &AtomicI32, pidfd: Option<&AtomicI32>) -> Result<Side> {
+    let pidfd_flag = if pidfd.is_some() { libc::CLONE_PIDFD } else { 0 };
+    let mut args = libc::clone_args {
+        flags: (libc::CLONE_PARENT_SETTID | flags | pidfd_flag) as u64,
+        pidfd: pidfd.map_or(0, |p| p.as_ptr() as u64),
+        child_tid: 0,
+        parent_tid: pid.as_ptr() as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+    // SAFETY: without CLONE_VM this is a fork; the program has one thread, so the child may use everything it inherited.
+    // parent_tid and pidfd point to i32s that outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &mut args, size_of::<libc::clone_args>()) };
+    Ok(if Errno::result(result)? == 0 { Side::Child } else { Side::Parent })
+}
+
+/// A child with its own copy of the descriptor table: for programs and short jobs.
+pub fn fork_child(pid: &AtomicI32, pidfd: &AtomicI32) -> Result<Side> {
+    fork(0, pid, Some(pidfd))
+}
+
+/// A child that shares the descriptor table: the other head.
+pub fn fork_head(pid: &AtomicI32) -> Result<Side> {
+    fork(libc::CLONE_FILES, pid, None)
+}
+
+/// Leaves this process at once, running no destructor.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no precondition.
+    unsafe { libc::_exit(code) }
+}
+
+/// What became of a child, as waitid tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Change {
+    pub pid: i32,
+    pub stopped: bool,
+    /// 0-255, or 128 + signal.
+    pub code: u32,
+    pub core: bool,
+}
+
+fn wait(which: libc::idtype_t, pid: u32, flags: i32) -> Result<Option<Change>> {
+    // SAFETY: siginfo_t is plain data for which zero is a valid value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: info is valid for writing.
+    Errno::result(unsafe { libc::waitid(which, pid, &mut info, flags) })?;
+    // SAFETY: waitid filled the SIGCHLD members, or left them zero.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    Ok(Some(match info.si_code {
+        libc::CLD_EXITED => Change { pid, stopped: false, code: status as u32, core: false },
+        libc::CLD_KILLED => Change { pid, stopped: false, code: 128 + status as u32, core: false },
+        libc::CLD_DUMPED => Change { pid, stopped: false, code: 128 + status as u32, core: true },
+        _ => Change { pid, stopped: true, code: 0, core: false },
+    }))
+}
+
+/// The next child that ended or stopped; it stays a zombie until `reap`, so that what it left can be written down first.
+pub fn peek_child(block: bool) -> Result<Option<Change>> {
+    let flags = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT | if block { 0 } else { libc::WNOHANG };
+    wait(libc::P_ALL, 0, flags)
+}
+
+/// Takes one child's news away: removes a zombie, or acknowledges a stop.
+pub fn reap(pid: i32) {
+    let _ = wait(libc::P_PID, pid as u32, libc::WEXITED | libc::WSTOPPED | libc::WNOHANG);
+}
+
+/// Waits for one child to end and removes it.
+pub fn wait_child(pid: i32) -> Result<Change> {
+    loop {
+        match wait(libc::P_PID, pid as u32, libc::WEXITED) {
+            Ok(Some(change)) => return Ok(change),
+            Ok(None) | Err(Errno::EINTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+pub fn pidfd_open(pid: i32) -> Result<Fd> {
+    // SAFETY: no pointers; pidfds are close-on-exec by themselves.
+    Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }).map(|fd| Fd(fd as i32))
+}
+
+/// The exit status of a process that somebody else reaped (Linux 6.15). None where the kernel can't tell.
+pub fn pidfd_exit(pidfd: Fd) -> Option<Change> {
+    // SAFETY: pidfd_info is plain data for which zero is a valid value.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = u64::from(libc::PIDFD_INFO_EXIT);
+    // SAFETY: the ioctl writes one pidfd_info, whose size is part of its number.
+    Errno::result(unsafe { libc::ioctl(pidfd.0, libc::PIDFD_GET_INFO as _, &mut info) }).ok()?;
+    if info.mask & u64::from(libc::PIDFD_INFO_EXIT) == 0 {
+        return None;
+    }
+    let status = info.exit_code;
+    let code =
+        if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    Some(Change { pid: info.pid as i32, stopped: false, code: code as u32, core: libc::WCOREDUMP(status) })
+}
+
+pub fn prctl(option: i32, value: u64) {
+    // SAFETY: the options used here (subreaper, name, THP) take plain numbers.
+    unsafe { libc::prctl(option, value, 0, 0, 0) };
+}
+
+/// Gives what is free on the heap back to the kernel.
+pub fn trim_heap() {
+    // SAFETY: malloc_trim has no precondition.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// The size of the resident program text is of no use to a head that only waits: its pages are dropped and come back by
+/// themselves, from the page cache, when they are needed.
+pub fn drop_text() {
+    extern "C" {
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    // SAFETY: the linker defines both symbols, as the limits of the file's read-only text; dropping clean, file-backed pages
+    // changes no content.
+    unsafe {
+        let start = std::ptr::addr_of!(__executable_start) as usize & !0xfff;
+        let end = (std::ptr::addr_of!(etext) as usize + 0xfff) & !0xfff;
+        libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED);
+    }
+}
+
+pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> Result<i32> {
+    // SAFETY: fds is a valid slice of pollfd.
+    Errno::result(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) })
+}
+
+/// Bytes waiting in a pipe.
+pub fn queued(fd: Fd) -> usize {
+    let mut n: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int.
+    match unsafe { libc::ioctl(fd.0, libc::FIONREAD, &mut n) } {
+        0 => n as usize,
+        _ => 0,
+    }
+}
+
+const SPLICE: libc::c_uint = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
+
+/// Moves bytes from one pipe or terminal to another without passing through this process.
+pub fn splice(from: Fd, to: Fd, len: usize) -> Result<usize> {
+    // SAFETY: no offsets: null pointers are allowed.
+    let n = unsafe { libc::splice(from.0, std::ptr::null_mut(), to.0, std::ptr::null_mut(), len, SPLICE) };
+    Errno::result(n).map(|n| n as usize)
+}
+
+/// Moves bytes from a pipe into a file at `offset`, which the kernel advances within the call.
+pub fn splice_to_file(from: Fd, to: Fd, offset: &AtomicI64, len: usize) -> Result<usize> {
+    // SAFETY: offset points to an i64 that outlives the call.
+    let n = unsafe { libc::splice(from.0, std::ptr::null_mut(), to.0, offset.as_ptr(), len, SPLICE) };
+    Errno::result(n).map(|n| n as usize)
+}
+
+/// Moves bytes from a file at `offset`, which the kernel advances within the call, into a pipe.
+pub fn splice_from_file(from: Fd, offset: &AtomicI64, to: Fd, len: usize) -> Result<usize> {
+    // SAFETY: offset points to an i64 that outlives the call.
+    let n = unsafe { libc::splice(from.0, offset.as_ptr(), to.0, std::ptr::null_mut(), len, SPLICE) };
+    Errno::result(n).map(|n| n as usize)
+}
+
+/// Shows the bytes of one pipe to another as well, without taking them.
+pub fn tee(from: Fd, to: Fd, len: usize) -> Result<usize> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::tee(from.0, to.0, len, libc::SPLICE_F_NONBLOCK) }).map(|n| n as usize)
+}
+
+pub fn set_window(fd: Fd, columns: u16, rows: u16) -> Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one winsize.
+    Errno::result(unsafe { libc::ioctl(fd.0, libc::TIOCSWINSZ, &size) }).map(drop)
+}
+
+pub fn window(fd: Fd) -> Option<(u16, u16)> {
+    // SAFETY: winsize is plain data for which zero is a valid value.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: TIOCGWINSZ writes one winsize.
+    Errno::result(unsafe { libc::ioctl(fd.0, libc::TIOCGWINSZ, &mut size) }).ok()?;
+    Some((size.ws_col, size.ws_row))
+}
+
+/// Blocks every signal, so that none ends a head: SIGKILL alone can, and the other head answers to that.
+pub fn block_signals() {
+    // SAFETY: sigset_t is initialised by sigfillset before its use.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut set);
+        // A crash must end the process, not hang it.
+        for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT] {
+            libc::sigdelset(&mut set, signal);
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+    }
+}
+
+pub fn unblock_signals() {
+    // SAFETY: sigset_t is initialised by sigemptyset before its use; SIG_DFL is a valid handler.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+        // The Rust runtime ignores SIGPIPE; a program that is started expects the default.
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+/// A descriptor that becomes readable when a child changes.
+pub fn child_signals() -> Result<Fd> {
+    // SAFETY: sigset_t is initialised by sigemptyset before its use.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        Errno::result(libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)).map(Fd)
+    }
+}
+
+pub fn read(fd: Fd, buf: &mut [u8]) -> Result<usize> {
+    // SAFETY: buf is valid for writing its length.
+    Errno::result(unsafe { libc::read(fd.0, buf.as_mut_ptr().cast(), buf.len()) }).map(|n| n as usize)
+}
+
+pub fn write(fd: Fd, buf: &[u8]) -> Result<usize> {
+    // SAFETY: buf is valid for reading its length.
+    Errno::result(unsafe { libc::write(fd.0, buf.as_ptr().cast(), buf.len()) }).map(|n| n as usize)
+}
+
+/// The child's stdio in a process about to exec: 0, 1, 2 become these. Never called in a head.
+pub fn set_stdio(stdin: Fd, stdout: Fd, stderr: Fd) -> Result<()> {
+    // The sources may themselves be 0-2: they are moved out of the way first.
+    let mut moved = [0; 3];
+    for (to, from) in moved.iter_mut().zip([stdin, stdout, stderr]) {
+        // SAFETY: plain numbers.
+        *to = Errno::result(unsafe { libc::fcntl(from.0, libc::F_DUPFD_CLOEXEC, 10) })?;
+    }
+    for (target, from) in moved.iter().enumerate() {
+        // SAFETY: plain numbers; this process has its own table.
+        Errno::result(unsafe { libc::dup2(*from, target as i32) })?;
+    }
+    Ok(())
+}
+
+/// Moves a descriptor to a fixed number in a process about to exec.
+pub fn place(fd: Fd, number: i32) -> Result<()> {
+    // SAFETY: plain numbers; this process has its own table.
+    Errno::result(unsafe { libc::dup2(fd.0, number) }).map(drop)
+}
+
+pub fn keep_on_exec(fd: Fd, keep: bool) {
+    // SAFETY: plain numbers.
+    unsafe { libc::fcntl(fd.0, libc::F_SETFD, if keep { 0 } else { libc::FD_CLOEXEC }) };
+}
+
+pub fn is_open(fd: Fd) -> bool {
+    // SAFETY: plain numbers.
+    unsafe { libc::fcntl(fd.0, libc::F_GETFD) != -1 }
+}
+
+pub fn now_ns() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+}
+
+pub fn load(value: &AtomicI64) -> i64 {
+    value.load(Ordering::SeqCst)
+}
+
+/// Punches a hole: gives the file's blocks up to `end` back.
+pub fn forget_before(fd: Fd, end: i64) {
+    // SAFETY: plain numbers.
+    unsafe { libc::fallocate(fd.0, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, 0, end) };
+}
+
+/// Raw number of anything that lends its descriptor.
+pub fn number(fd: &impl AsFd) -> Fd {
+    Fd(fd.as_fd().as_raw_fd())
+}
+
+pub fn continue_process(pid: i32) {
+    // SAFETY: plain numbers.
+    unsafe { libc::kill(pid, libc::SIGCONT) };
+}
+
+pub fn pidfd_signal(pidfd: Fd, signal: i32) -> Result<()> {
+    // SAFETY: no siginfo: a null pointer is allowed.
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.0, signal, std::ptr::null::<u8>(), 0)
+    })
+    .map(drop)
+}

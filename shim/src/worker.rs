@@ -1,0 +1,406 @@
+//! The worker: one thread, one poll loop. Turns descriptors into events, and carries out what `machine::step` decides.
+
+mod effects;
+mod recover;
+mod stdio;
+mod tell;
+
+use crate::api::{MONITOR, TASK_V2, TASK_V3};
+use crate::error::{Error, Kind};
+use crate::machine::{self, Action, Event};
+use crate::pb::Message;
+use crate::state::{Asker, Conn, Root};
+use crate::stream::{fd, Flow};
+use crate::sys::map::{Map, CONNS};
+use crate::sys::{self, Fd};
+use crate::ttrpc::{self, REQUEST};
+use std::sync::atomic::Ordering::SeqCst;
+
+/// After so many deaths on one and the same request it is refused instead of tried again.
+const STRIKES: u32 = 5;
+
+pub struct Worker<'a> {
+    map: &'a Map,
+    root: Root,
+    /// Kept between commits, to not allocate each time.
+    buffer: Vec<u8>,
+    fds: Vec<libc::pollfd>,
+    what: Vec<Source>,
+    /// When the publisher may try to connect again, ns.
+    retry: u64,
+    over: bool,
+    /// The mark given out last: it may not be in the state yet.
+    last_mark: u32,
+}
+
+/// What a descriptor in the poll set stands for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Source {
+    Keeper,
+    Child,
+    Poke,
+    Listener(usize),
+    Conn(usize),
+    Publisher,
+    /// Index of a task and of a process in it (0 is init).
+    Out(usize, usize),
+    Err(usize, usize),
+    In(usize, usize),
+    Console(usize, usize),
+    Pid(usize, usize),
+    Job(usize),
+    Memory(usize),
+}
+
+/// Works until the keeper dies; then the caller is the keeper. Ends the process when the monitor's work is over.
+pub fn run(map: &Map) {
+    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+    let root = match Root::decode(&map.committed()) {
+        Ok(root) => root,
+        // Nothing can be done with a state that can't be read; the program that wrote it is not this one.
+        Err(_) => sys::exit_now(crate::heads::DONE),
+    };
+    let mut worker = Worker {
+        map,
+        root,
+        buffer: Vec::new(),
+        fds: Vec::new(),
+        what: Vec::new(),
+        retry: 0,
+        over: false,
+        last_mark: 0,
+    };
+    worker.recover();
+    while !worker.over {
+        if worker.turn() {
+            return;
+        }
+    }
+    worker.finish();
+}
+
+impl Worker<'_> {
+    /// One turn of the loop. True if the keeper is dead.
+    fn turn(&mut self) -> bool {
+        let timeout = self.watch();
+        let mut fds = std::mem::take(&mut self.fds);
+        let what = std::mem::take(&mut self.what);
+        let ready = sys::poll(&mut fds, timeout).unwrap_or(0);
+        let mut orphaned = false;
+        let mut left = ready;
+        for (poll, source) in fds.iter().zip(&what).filter(|(p, _)| p.revents != 0) {
+            left -= 1;
+            orphaned |= self.ready(*source, Fd(poll.fd), poll.revents);
+            if left == 0 || orphaned || self.over {
+                break;
+            }
+        }
+        (self.fds, self.what) = (fds, what);
+        if ready == 0 {
+            self.tick();
+        }
+        self.publish_next();
+        orphaned
+    }
+
+    fn add(&mut self, number: i32, events: i16, source: Source) {
+        if number >= 0 {
+            self.fds.push(libc::pollfd { fd: number, events, revents: 0 });
+            self.what.push(source);
+        }
+    }
+
+    /// Fills the poll set from the state. Returns the timeout.
+    fn watch(&mut self) -> i32 {
+        self.fds.clear();
+        self.what.clear();
+        let header = self.map.header();
+        self.add(header.keeper_fd.load(SeqCst), libc::POLLIN, Source::Keeper);
+        self.add(header.child_fd.load(SeqCst), libc::POLLIN, Source::Child);
+        self.add(header.poke_fd.load(SeqCst), libc::POLLIN, Source::Poke);
+        if self.root.conns.len() < CONNS - 1 {
+            for (i, number) in self.root.listeners.clone().into_iter().enumerate() {
+                self.add(number as i32, libc::POLLIN, Source::Listener(i));
+            }
+        }
+        for i in 0..self.root.conns.len() {
+            let conn = &self.root.conns[i];
+            let (events, number) = (conn_events(conn, self.map), conn.fd as i32);
+            self.add(number, events, Source::Conn(i));
+        }
+        if let Some(conn) = &self.root.publisher {
+            let (events, number) = (conn_events(conn, self.map), conn.fd as i32);
+            self.add(number, events, Source::Publisher);
+        }
+        for i in 0..self.root.state.ops.len() {
+            let op = &self.root.state.ops[i];
+            let number = header.op_fds[op.slot as usize].load(SeqCst);
+            // No event is asked for: a hang-up, which tells that somebody else reaped it, is always reported.
+            self.add(if number > 0 { number } else { -1 }, 0, Source::Job(i));
+        }
+        let mut soon = self.watch_processes();
+        soon |= !self.root.state.closing.is_empty();
+        let waiting = self.root.events_head < self.root.events_tail && self.root.publisher.is_none();
+        match (soon, waiting) {
+            (_, true) => 100,
+            (true, false) => 200,
+            _ => -1,
+        }
+    }
+
+    fn watch_processes(&mut self) -> bool {
+        let mut soon = false;
+        for t in 0..self.root.state.tasks.len() {
+            let memory = self.root.state.tasks[t].cgroup_watch;
+            self.add(memory as i32 - 1, libc::POLLIN | libc::POLLPRI, Source::Memory(t));
+            for p in 0..=self.root.state.tasks[t].execs.len() {
+                let Some(process) = self.root.state.tasks[t].processes().nth(p) else { continue };
+                let mut wanted: Vec<(u32, i16, Source)> = Vec::new();
+                if !process.exited() {
+                    wanted.push((process.pidfd, 0, Source::Pid(t, p)));
+                }
+                wanted.push((process.console_listener, libc::POLLIN, Source::Console(t, p)));
+                for (stream, source) in [(&process.out, Source::Out(t, p)), (&process.err, Source::Err(t, p))]
+                {
+                    let Some(stream) = stream else { continue };
+                    let held = fd(stream.stage_in).is_some_and(|f| sys::queued(f) > 0);
+                    let stuck = stream.blocked != 0;
+                    soon |= stuck || stream.taps.iter().any(|t| t.blocked != 0);
+                    if !(held || stream.eof || (stuck && stream.stage_in == 0)) {
+                        wanted.push((stream.source, libc::POLLIN, source));
+                    }
+                    if stuck {
+                        wanted.push((stream.sink, libc::POLLOUT, source));
+                    }
+                }
+                for input in &process.inputs {
+                    match input.stalled {
+                        true => wanted.push((process.stdin_pipe, libc::POLLOUT, Source::In(t, p))),
+                        false => wanted.push((input.source, libc::POLLIN, Source::In(t, p))),
+                    }
+                }
+                for (number, events, source) in wanted {
+                    self.add(number as i32 - 1, events, source);
+                }
+            }
+        }
+        soon
+    }
+
+    fn ready(&mut self, source: Source, number: Fd, revents: i16) -> bool {
+        match source {
+            Source::Keeper => return true,
+            Source::Child => self.children(),
+            Source::Poke => {
+                let _ = sys::read(number, &mut [0; 8]);
+                self.keepers_news();
+                self.upgrade_wanted();
+            }
+            Source::Listener(i) => self.accept(i),
+            Source::Conn(i) => self.converse(number, i),
+            Source::Publisher => self.hear_publisher(),
+            Source::Out(t, p) | Source::Err(t, p) => self.pump(t, p, source, number),
+            Source::In(t, p) => self.pump_input(t, p),
+            Source::Console(t, p) => self.take_console(t, p, number),
+            Source::Pid(t, p) => self.reaped_elsewhere(t, p, number, revents),
+            Source::Job(i) => self.job_reaped_elsewhere(i, number, revents),
+            Source::Memory(t) => self.memory_event(t),
+        }
+        false
+    }
+
+    /// Makes the present state the truth.
+    fn commit(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        self.root.encode(&mut buffer);
+        if let Err(e) = self.map.commit(&buffer) {
+            self.log(e.text());
+        }
+        self.buffer = buffer;
+    }
+
+    /// One event to its end: step, answers and news, commit, then everything that touches the world.
+    fn event(&mut self, event: Event) {
+        let state = std::mem::take(&mut self.root.state);
+        let (state, actions) = machine::step(state, event, sys::now_ns());
+        self.root.state = state;
+        let mut effects = Vec::new();
+        for action in actions {
+            match action {
+                Action::Reply { asker, result } => self.answer(&asker, &result),
+                Action::Publish { topic, name, event } => self.enqueue(topic, name, event),
+                Action::Spawn { op } => {
+                    if let Some(op) = self.root.state.ops.iter().find(|o| o.id == op) {
+                        self.map.header().ops[op.slot as usize].store(0, SeqCst);
+                        self.map.header().op_fds[op.slot as usize].store(0, SeqCst);
+                    }
+                    effects.push(action);
+                }
+                other => effects.push(other),
+            }
+        }
+        self.commit();
+        self.flush();
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+
+    fn answer(&mut self, asker: &Asker, result: &crate::error::Result<Vec<u8>>) {
+        let Some(conn) = self.root.conns.iter_mut().find(|c| c.slot == asker.conn) else { return };
+        if !conn.put(self.map, &ttrpc::response(asker.stream, result)) {
+            conn.closing = true;
+        }
+    }
+
+    fn flush(&mut self) {
+        for conn in &mut self.root.conns {
+            if !conn.closing && !conn.send(self.map) {
+                conn.closing = true;
+            }
+        }
+    }
+
+    fn accept(&mut self, listener: usize) {
+        let Some(number) = self.root.listeners.get(listener).copied() else { return };
+        let flags = nix::sys::socket::SockFlag::SOCK_CLOEXEC | nix::sys::socket::SockFlag::SOCK_NONBLOCK;
+        if let Ok(raw) = nix::sys::socket::accept4(number as i32, flags) {
+            self.adopt_conn(Fd(raw));
+        }
+    }
+
+    /// Only root's own (the daemon's user) may speak to a monitor.
+    fn adopt_conn(&mut self, conn: Fd) {
+        let cred = nix::sys::socket::getsockopt(&conn, nix::sys::socket::sockopt::PeerCredentials);
+        let slot = (1..CONNS).find(|s| !self.root.conns.iter().any(|c| c.slot as usize == *s));
+        match (cred, slot) {
+            (Ok(cred), Some(slot)) if cred.uid() == nix::unistd::geteuid().as_raw() => {
+                self.root.conns.push(Conn::fresh(self.map, slot, conn));
+                self.commit();
+            }
+            _ => conn.close(),
+        }
+    }
+
+    /// A connection is readable or writable.
+    fn converse(&mut self, number: Fd, index: usize) {
+        let Some(conn) = self.root.conns.get(index).filter(|c| c.fd() == number) else { return };
+        let slot = conn.slot;
+        let mut alive = conn.send(self.map);
+        if alive && conn.wants_input(self.map) {
+            alive = conn.receive(self.map);
+        }
+        if !self.requests(slot) {
+            alive = false;
+        }
+        let Some(at) = self.root.conns.iter().position(|c| c.slot == slot) else { return };
+        if !alive || self.root.conns[at].closing {
+            let conn = self.root.conns.remove(at);
+            self.event(Event::Hangup { conn: slot });
+            conn.fd().close();
+            self.map.lane_forget(slot as usize, sys::map::Way::In);
+            return;
+        }
+        if self.root.conns[at].rewind(self.map) {
+            self.commit();
+            self.root.conns[at].rewound(self.map);
+        }
+    }
+
+    /// Carries out every whole request that a connection has brought. False if it can't be understood.
+    fn requests(&mut self, slot: u32) -> bool {
+        loop {
+            let Some(conn) = self.root.conns.iter_mut().find(|c| c.slot == slot) else { return true };
+            let (header, payload) = match conn.frame(self.map) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return true,
+                Err(_) => return false,
+            };
+            if header.kind != REQUEST {
+                continue;
+            }
+            let asker = Asker { conn: slot, stream: header.stream };
+            match self.understand(&payload) {
+                Ok((method, payload)) => self.event(Event::Request { asker, method, payload }),
+                Err(e) => {
+                    self.answer(&asker, &Err(e));
+                    self.commit();
+                    self.flush();
+                }
+            }
+            self.map.header().strikes.store(0, SeqCst);
+        }
+    }
+
+    fn understand(&self, payload: &[u8]) -> crate::error::Result<(String, Vec<u8>)> {
+        if self.map.header().strikes.load(SeqCst) >= STRIKES {
+            return Err(Error::system("the monitor crashed on this request"));
+        }
+        let request = ttrpc::Request::decode(payload)?;
+        let ours = matches!(request.method.as_str(), "Attach" | "Upgrade");
+        match request.service.as_str() {
+            TASK_V2 | TASK_V3 if !ours => Ok((request.method, request.payload)),
+            MONITOR if ours => Ok((request.method, request.payload)),
+            _ => Err(Error::new(
+                Kind::Unsupported,
+                format!("service {} method {}", request.service, request.method),
+            )),
+        }
+    }
+
+    fn pump(&mut self, t: usize, p: usize, source: Source, number: Fd) {
+        let Root { state, setup, .. } = &mut self.root;
+        let Some(task) = state.tasks.get_mut(t) else { return };
+        let Some(process) = task.processes_mut().nth(p) else { return };
+        let slot = if matches!(source, Source::Out(..)) { &mut process.out } else { &mut process.err };
+        let Some(stream) = slot else { return };
+        if fd(stream.source) != Some(number) && fd(stream.sink) != Some(number) {
+            return;
+        }
+        let marks = &self.map.header().streams;
+        let mark = &marks[(stream.mark as usize).saturating_sub(1) % marks.len()];
+        let before = (stream.blocked, stream.eof, stream.taps.len());
+        let flow = stream.pump(mark, setup, sys::now_ns());
+        let after = (stream.blocked, stream.eof, stream.taps.len());
+        if flow == Flow::Ended {
+            self.stream_ended(t, p, source);
+        } else if before.2 != after.2 {
+            self.commit();
+        }
+    }
+
+    /// The time for things that wait for nothing but time.
+    fn tick(&mut self) {
+        let blocked: Vec<(usize, usize)> = self
+            .root
+            .state
+            .tasks
+            .iter()
+            .enumerate()
+            .flat_map(|(t, task)| (0..=task.execs.len()).map(move |p| (t, p)))
+            .collect();
+        for (t, p) in blocked {
+            for source in [Source::Out(t, p), Source::Err(t, p)] {
+                let Some(process) = self.root.state.tasks.get(t).and_then(|t| t.processes().nth(p)) else {
+                    continue;
+                };
+                let stream = if matches!(source, Source::Out(..)) { &process.out } else { &process.err };
+                let stuck =
+                    |s: &crate::state::Stream| s.blocked != 0 || s.taps.iter().any(|t| t.blocked != 0);
+                if let Some(number) = stream.as_ref().filter(|s| stuck(s)).and_then(|s| fd(s.source)) {
+                    self.pump(t, p, source, number);
+                }
+            }
+        }
+        if !self.root.state.closing.is_empty() {
+            self.event(Event::Tick);
+        }
+    }
+}
+
+fn conn_events(conn: &Conn, map: &Map) -> i16 {
+    let input = if conn.wants_input(map) { libc::POLLIN } else { 0 };
+    let output = if conn.wants_output(map) { libc::POLLOUT } else { 0 };
+    input | output
+}

@@ -1,0 +1,253 @@
+//! What a committed decision does to the world, and what the world says back: jobs, exits, records, terminals.
+
+use super::Worker;
+use crate::error::{Error, Kind};
+use crate::machine::{Action, Event};
+use crate::state::{Asker, Job, Op};
+use crate::stream::{close, fd, number};
+use crate::sys::{self, Change, Fd, Side};
+use crate::{job, memory, record};
+use std::sync::atomic::Ordering::SeqCst;
+
+impl Worker<'_> {
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::OpenStdio { task, exec } => self.open_stdio(&task, &exec),
+            Action::CloseStdio { task, exec } => self.close_stdio(&task, &exec),
+            Action::Spawn { op } => self.spawn(op),
+            Action::Record { task, exec } => self.record(&task, &exec),
+            Action::Stats { asker, task } => self.stats(&asker, &task),
+            Action::Resize { task, exec, width, height } => {
+                let console = self.root.state.process(&task, &exec).and_then(|p| fd(p.console));
+                if let Some(console) = console {
+                    let _ = sys::set_window(console, width as u16, height as u16);
+                } else if let Some(p) = self.root.state.process_mut(&task, &exec) {
+                    // The terminal comes later and gets its size then.
+                    p.size = width << 16 | (height & 0xffff);
+                    self.commit();
+                }
+            }
+            Action::CloseStdin { task, exec } => self.close_stdin(&task, &exec),
+            Action::Attach { asker, request } => {
+                let answer = self.attach(&request);
+                self.reply(&asker, &answer);
+            }
+            Action::Watch { task, exec } => self.watch_process(&task, &exec),
+            Action::Forget { task } => self.forget(&task),
+            Action::Upgrade { asker } => self.upgrade(&asker),
+            Action::End => self.over = true,
+            Action::Reply { .. } | Action::Publish { .. } => {}
+        }
+    }
+
+    pub(super) fn reply(&mut self, asker: &Asker, result: &crate::error::Result<Vec<u8>>) {
+        self.answer(asker, result);
+        self.commit();
+        self.flush();
+    }
+
+    /// Starts a job's process, unless a head that died meanwhile already did.
+    fn spawn(&mut self, id: u64) {
+        let Some(op) = self.root.state.ops.iter().find(|o| o.id == id).cloned() else { return };
+        let header = self.map.header();
+        let (pid, pidfd) = (&header.ops[op.slot as usize], &header.op_fds[op.slot as usize]);
+        if pid.load(SeqCst) != 0 {
+            return;
+        }
+        if matches!(op.job, Job::Create | Job::Exec | Job::Restore) {
+            self.open_stdio(&op.task, &op.exec);
+        }
+        match sys::fork_child(pid, pidfd) {
+            Ok(Side::Child) => {
+                let code = match self.root.state.task(&op.task) {
+                    Some(task) => job::child(&self.root.setup, task, &op),
+                    None => 1,
+                };
+                sys::exit_now(code)
+            }
+            Ok(Side::Parent) => {}
+            Err(e) => {
+                let error = Error::system(format!("starting a process for the runtime: {e}"));
+                self.event(Event::Done { op: id, result: Err(error) });
+            }
+        }
+    }
+
+    /// Children changed: each end is carried through before the zombie goes.
+    pub(super) fn children(&mut self) {
+        let signals = Fd(self.map.header().child_fd.load(SeqCst));
+        let mut scratch = [0; 128 * 8];
+        while sys::read(signals, &mut scratch).is_ok_and(|n| n > 0) {}
+        while let Ok(Some(change)) = sys::peek_child(false) {
+            if !change.stopped {
+                self.ended(change);
+            }
+            sys::reap(change.pid);
+        }
+    }
+
+    /// Exits that the keeper saw.
+    pub(super) fn keepers_news(&mut self) {
+        while let Some((change, _)) = self.map.next_exit() {
+            self.ended(change);
+            self.map.exit_taken();
+        }
+    }
+
+    fn ended(&mut self, change: Change) {
+        let header = self.map.header();
+        let slot = |o: &&Op| header.ops[o.slot as usize].load(SeqCst) == change.pid;
+        match self.root.state.ops.iter().find(slot).cloned() {
+            Some(op) => self.job_ended(&op, change),
+            None => {
+                let exit = Event::Exit {
+                    pid: change.pid as u32,
+                    code: change.code,
+                    core: change.core,
+                    unknown: false,
+                };
+                self.event(exit);
+            }
+        }
+    }
+
+    fn job_ended(&mut self, op: &Op, change: Change) {
+        let task = self.root.state.task(&op.task).cloned();
+        let result = job::outcome(&self.root.setup, task.as_ref(), op, &change);
+        if let (Job::Create | Job::Restore, Some(task)) = (op.job, &task) {
+            let shared = job::shared_pids(&self.root.setup, task).exists();
+            if let Some(t) = self.root.state.tasks.iter_mut().find(|t| t.id == op.task) {
+                t.shared_pids = shared;
+            }
+        }
+        if let (Job::Create | Job::Prepare, Some(task), Err(_)) = (op.job, &task, &result) {
+            job::unmount_rootfs(task);
+        }
+        if let (Job::Delete, Some(task), Ok(_)) = (op.job, &task, &result) {
+            job::unmount_rootfs(task);
+        }
+        let slot = op.slot as usize;
+        if matches!(op.job, Job::Create | Job::Exec | Job::Restore) {
+            self.take_consoles(&op.task, &op.exec);
+            self.close_child_ends(&op.task, &op.exec);
+        }
+        self.event(Event::Done { op: op.id, result });
+        let pidfd = self.map.header().op_fds[slot].load(SeqCst);
+        if pidfd > 0 && !self.root.state.ops.iter().any(|o| o.slot as usize == slot) {
+            self.map.header().op_fds[slot].store(0, SeqCst);
+            Fd(pidfd).close();
+        }
+        job::clear(&self.root.setup, op);
+    }
+
+    /// Somebody who is not a head was the parent, and reaped it: the pidfd still knows how it ended, on Linux 6.15 and later.
+    pub(super) fn job_reaped_elsewhere(&mut self, index: usize, pidfd: Fd, revents: i16) {
+        if revents & libc::POLLHUP == 0 {
+            return;
+        }
+        self.keepers_news();
+        let header = self.map.header();
+        let Some(op) = self.root.state.ops.get(index).cloned() else { return };
+        if header.op_fds[op.slot as usize].load(SeqCst) != pidfd.0 {
+            return;
+        }
+        let pid = header.ops[op.slot as usize].load(SeqCst);
+        let unknown = Change { pid, stopped: false, code: 255, core: false };
+        self.job_ended(&op, sys::pidfd_exit(pidfd).unwrap_or(unknown));
+    }
+
+    pub(super) fn reaped_elsewhere(&mut self, t: usize, p: usize, pidfd: Fd, revents: i16) {
+        if revents & (libc::POLLHUP | libc::POLLIN) == 0 {
+            return;
+        }
+        self.children();
+        self.keepers_news();
+        let Some(process) = self.root.state.tasks.get(t).and_then(|t| t.processes().nth(p)) else { return };
+        if process.exited() || fd(process.pidfd) != Some(pidfd) {
+            return;
+        }
+        let pid = process.pid;
+        let exit = match sys::pidfd_exit(pidfd) {
+            Some(c) => Event::Exit { pid, code: c.code, core: c.core, unknown: false },
+            None => Event::Exit { pid, code: 255, core: false, unknown: true },
+        };
+        self.event(exit);
+    }
+
+    /// A pidfd for the process, and an eye on the memory of its container.
+    fn watch_process(&mut self, task: &str, exec: &str) {
+        let Some(process) = self.root.state.process_mut(task, exec) else { return };
+        if process.pidfd == 0 && process.pid != 0 && !process.exited() {
+            if let Ok(pidfd) = sys::pidfd_open(process.pid as i32) {
+                process.pidfd = number(pidfd);
+            }
+        }
+        let pid = process.pid;
+        if let Some(t) = self.root.state.tasks.iter_mut().find(|t| t.id == task && exec.is_empty()) {
+            if t.cgroup.is_empty() {
+                t.cgroup = memory::cgroup_of(pid).unwrap_or_default();
+            }
+            if t.cgroup_watch == 0 {
+                t.cgroup_watch = memory::watch(&t.cgroup).map_or(0, number);
+            }
+        }
+        self.commit();
+    }
+
+    pub(super) fn memory_event(&mut self, t: usize) {
+        let Some(task) = self.root.state.tasks.get(t) else { return };
+        if let Some(watch) = fd(task.cgroup_watch) {
+            let _ = sys::read(watch, &mut [0; 512]);
+        }
+        let id = task.id.clone();
+        self.look_for_oom(&id);
+    }
+
+    fn look_for_oom(&mut self, id: &str) {
+        let Some(task) = self.root.state.task(id) else { return };
+        match memory::oom_kills(&task.cgroup) {
+            Some(kills) if kills > task.oom_kills => self.event(Event::Oom { task: id.into(), kills }),
+            _ => {}
+        }
+    }
+
+    /// The record is whole on disk before anybody hears of the exit.
+    fn record(&mut self, task: &str, exec: &str) {
+        if exec.is_empty() {
+            self.look_for_oom(task);
+        }
+        let Some(t) = self.root.state.task(task) else { return };
+        let Some(p) = t.process(exec) else { return };
+        if let Err(e) = record::write(&self.root.setup, t, p) {
+            self.log(&format!("the exit record of {task} {exec} could not be written: {e}"));
+        }
+        self.event(Event::Recorded { task: task.into(), exec: exec.into() });
+    }
+
+    fn stats(&mut self, asker: &Asker, task: &str) {
+        let answer = match self.root.state.task(task) {
+            Some(t) if !t.cgroup.is_empty() && !t.init.exited() => memory::stats(t),
+            _ => Err(Error::new(Kind::NotFound, format!("cgroup of container {task} does not exist"))),
+        };
+        self.reply(asker, &answer);
+    }
+
+    fn forget(&mut self, task: &str) {
+        crate::place::forget(&self.root.setup, task);
+        self.commit();
+    }
+
+    fn close_child_ends(&mut self, task: &str, exec: &str) {
+        let Some(p) = self.root.state.process_mut(task, exec) else { return };
+        let mut ends = [p.child_in, p.child_out, p.child_err];
+        (p.child_in, p.child_out, p.child_err) = (0, 0, 0);
+        self.commit();
+        ends.iter_mut().for_each(close);
+    }
+
+    fn upgrade(&mut self, asker: &Asker) {
+        self.reply(asker, &Err(Error::new(Kind::Unsupported, "upgrade is not available")));
+    }
+
+    pub(super) fn upgrade_wanted(&mut self) {}
+}

@@ -1,0 +1,424 @@
+//! Making and closing the ways of a process's input and output.
+//!
+//! The pipes are named FIFOs in the monitor's directory, and the container's side of its output is opened for reading too: should
+//! every monitor process die at once, the container's writes find neither an end of file nor a broken pipe, and a new monitor
+//! opens the same FIFOs again.
+
+use super::{Source, Worker};
+use crate::api::{AttachRequest, AttachResponse};
+use crate::error::{Context, Error, Kind, Result};
+use crate::job;
+use crate::machine::Event;
+use crate::pb::Message;
+use crate::state::{Input, Process, Setup, Stream, Tap, Task};
+use crate::stream::{close, fd, number, Flow};
+use crate::sys::map::STREAMS;
+use crate::sys::{self, Fd};
+use nix::fcntl::OFlag;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+use nix::sys::stat::Mode;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::SeqCst;
+
+pub(super) fn open(path: &Path, flags: OFlag) -> Result<Fd> {
+    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let fd = nix::fcntl::open(path, flags, Mode::from_bits_truncate(0o600))
+        .context(|| format!("opening {}", path.display()))?;
+    Ok(Fd::keep(fd))
+}
+
+fn pipe() -> Result<(u32, u32)> {
+    let (r, w) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).context(|| "making a pipe")?;
+    Ok((number(Fd::keep(r)), number(Fd::keep(w))))
+}
+
+/// The name of a FIFO of a process, of which stream 0, 1 or 2.
+pub(super) fn fifo(setup: &Setup, process: &Process, stream: u8) -> PathBuf {
+    Path::new(&setup.directory).join(format!("{}.{stream}", job::name(process)))
+}
+
+fn make_fifo(path: &Path, options: &crate::api::RuncOptions) -> Result<()> {
+    match nix::unistd::mkfifo(path, Mode::from_bits_truncate(0o600)) {
+        Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+        Err(e) => return Err(e).context(|| format!("making {}", path.display())),
+    }
+    if options.io_uid != 0 || options.io_gid != 0 {
+        std::os::unix::fs::chown(path, Some(options.io_uid), Some(options.io_gid))?;
+    }
+    Ok(())
+}
+
+/// Where output goes, by the scheme of its address.
+enum Target {
+    Nowhere,
+    Fifo(PathBuf),
+    File(PathBuf),
+    Binary(String),
+}
+
+fn target(address: &str) -> Target {
+    match address.split_once("://") {
+        _ if address.is_empty() => Target::Nowhere,
+        Some(("fifo", path)) => Target::Fifo(path.into()),
+        Some(("file", path)) => Target::File(path.split('?').next().unwrap_or(path).into()),
+        Some(("binary" | "binary-v2", _)) => Target::Binary(address.into()),
+        _ => Target::Fifo(address.into()),
+    }
+}
+
+impl Worker<'_> {
+    /// Makes what is not yet there; safe to repeat.
+    pub(super) fn open_stdio(&mut self, task: &str, exec: &str) {
+        let Some(t) = self.root.state.task(task).cloned() else { return };
+        let Some(p) = t.process(exec).cloned() else { return };
+        if p.child_out != 0 || p.out.is_some() || p.console_listener != 0 || p.console != 0 {
+            return;
+        }
+        let mut fresh = p.clone();
+        let result =
+            if p.terminal { self.open_terminal(&t, &mut fresh) } else { self.open_pipes(&t, &mut fresh) };
+        if let Err(e) = result {
+            self.log(&format!("stdio of {task} {exec}: {e}"));
+        }
+        if let Some(p) = self.root.state.process_mut(task, exec) {
+            *p = fresh;
+        }
+        self.commit();
+    }
+
+    fn open_pipes(&mut self, task: &Task, p: &mut Process) -> Result<()> {
+        if !p.stdin.is_empty() {
+            let path = fifo(&self.root.setup, p, 0);
+            make_fifo(&path, &task.options)?;
+            // Reading first, for the other end opens without a wait.
+            let ours = open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
+            p.child_in = number(open(&path, OFlag::O_RDONLY)?);
+            p.stdin_pipe = number(ours);
+            let source = p.stdin.strip_prefix("fifo://").unwrap_or(&p.stdin);
+            let source = number(open(Path::new(source), OFlag::O_RDWR | OFlag::O_NONBLOCK)?);
+            p.inputs.push(Input { source, ..Input::default() });
+        }
+        let (stdout, stderr) = (p.stdout.clone(), p.stderr.clone());
+        if let Target::Binary(address) = target(&stdout) {
+            return self.open_logger(task, p, &address);
+        }
+        for (n, address) in [(1, stdout), (2, stderr)] {
+            let (child, stream) = self.open_output(task, p, n, &address)?;
+            match n {
+                1 => (p.child_out, p.out) = (child, stream),
+                _ => (p.child_err, p.err) = (child, stream),
+            }
+        }
+        Ok(())
+    }
+
+    fn open_output(
+        &mut self,
+        task: &Task,
+        p: &Process,
+        n: u8,
+        address: &str,
+    ) -> Result<(u32, Option<Stream>)> {
+        let standalone = self.root.setup.standalone;
+        let mut stream = match target(address) {
+            Target::Nowhere if !(standalone && p.id.is_empty()) => return Ok((0, None)),
+            Target::Nowhere => Stream::default(),
+            // The container writes into the file itself: nothing stands between.
+            Target::File(path) => {
+                if let Some(directory) = path.parent() {
+                    std::fs::create_dir_all(directory)
+                        .context(|| format!("making {}", directory.display()))?;
+                }
+                let file = open(&path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND)?;
+                return Ok((number(file), None));
+            }
+            Target::Binary(_) => {
+                return Err(Error::new(Kind::Invalid, "a logging binary takes both streams"))
+            }
+            Target::Fifo(path) => {
+                Stream { sink: number(open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?), ..Stream::default() }
+            }
+        };
+        let path = fifo(&self.root.setup, p, n);
+        make_fifo(&path, &task.options)?;
+        let source = open(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+        stream.source = number(source);
+        let child = number(open(&path, OFlag::O_RDWR)?);
+        if p.id.is_empty() {
+            self.add_ring(&mut stream, task, n)?;
+        }
+        Ok((child, Some(stream)))
+    }
+
+    /// Gives a stream its ring (for `logs`) and its spool.
+    fn add_ring(&mut self, stream: &mut Stream, task: &Task, n: u8) -> Result<()> {
+        let disk = Path::new(&self.root.setup.disk);
+        stream.path = disk.join(format!("{}.{n}", task.id)).to_string_lossy().into_owned();
+        stream.ring_keep = self.root.setup.ring_limit;
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC;
+        stream.ring = number(open(Path::new(&format!("{}.ring", stream.path)), flags)?);
+        self.stage(stream)?;
+        if stream.sink != 0 {
+            (stream.ring_in, stream.ring_out) = pipe()?;
+            if self.root.setup.spool_limit > 0 {
+                stream.spool = number(open(Path::new(&format!("{}.spool", stream.path)), flags)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a stream have more than one listener.
+    fn stage(&mut self, stream: &mut Stream) -> Result<()> {
+        if stream.stage_in != 0 {
+            return Ok(());
+        }
+        let taken: Vec<u32> = self
+            .root
+            .state
+            .tasks
+            .iter()
+            .flat_map(Task::processes)
+            .flat_map(|p| [&p.out, &p.err])
+            .filter_map(|s| s.as_ref().map(|s| s.mark))
+            .collect();
+        let mark = (1..=STREAMS as u32).find(|m| !taken.contains(m) && *m != self.last_mark);
+        stream.mark = mark.ok_or_else(|| Error::system("too many streams in one monitor"))?;
+        // The two streams of a process are made before either is in the state.
+        self.last_mark = stream.mark;
+        let mark = &self.map.header().streams[stream.mark as usize - 1];
+        mark.draining.store(0, SeqCst);
+        for offset in [&mark.ring, &mark.spool_read, &mark.spool_write] {
+            offset.store(0, SeqCst);
+        }
+        mark.dropped.store(0, SeqCst);
+        (stream.stage_in, stream.stage_out) = pipe()?;
+        Ok(())
+    }
+
+    /// `binary://PATH?ARG=VALUE`: a program that reads both streams itself (fds 3 and 4) and closes fd 5 when it is ready.
+    fn open_logger(&mut self, task: &Task, p: &mut Process, address: &str) -> Result<()> {
+        let (out_read, out_write) = pipe()?;
+        let (err_read, err_write) = pipe()?;
+        for end in [out_read, out_write, err_read, err_write] {
+            if let Some(end) = fd(end) {
+                nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))
+                    .context(|| "setting a pipe to block")?;
+            }
+        }
+        (p.child_out, p.child_err) = (out_write, err_write);
+        crate::logger::start(&self.root.setup, &task.id, address, [out_read, err_read])?;
+        for end in [out_read, err_read] {
+            let mut end = end;
+            close(&mut end);
+        }
+        Ok(())
+    }
+
+    fn open_terminal(&mut self, task: &Task, p: &mut Process) -> Result<()> {
+        let path = job::console_socket(&self.root.setup, p);
+        let _ = std::fs::remove_file(&path);
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let listener = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        let address = UnixAddr::new(&path).context(|| format!("the console socket {}", path.display()))?;
+        socket::bind(sys::number(&listener).0, &address).context(|| format!("binding {}", path.display()))?;
+        socket::listen(&listener, socket::Backlog::new(2)?)?;
+        if task.options.io_uid != 0 {
+            std::os::unix::fs::chown(&path, Some(task.options.io_uid), Some(task.options.io_gid))?;
+        }
+        p.console_listener = number(Fd::keep(listener));
+        let mut stream = match target(&p.stdout) {
+            Target::Nowhere => Stream::default(),
+            Target::Fifo(path) => {
+                Stream { sink: number(open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?), ..Stream::default() }
+            }
+            _ => {
+                return Err(Error::new(
+                    Kind::Unsupported,
+                    format!("a terminal's output can't go to {}", p.stdout),
+                ))
+            }
+        };
+        if p.id.is_empty() {
+            self.add_ring(&mut stream, task, 1)?;
+        }
+        p.out = Some(stream);
+        if !p.stdin.is_empty() {
+            let source = p.stdin.strip_prefix("fifo://").unwrap_or(&p.stdin);
+            let source = number(open(Path::new(source), OFlag::O_RDWR | OFlag::O_NONBLOCK)?);
+            p.inputs.push(Input { source, ..Input::default() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_console(&mut self, t: usize, p: usize, listener: Fd) {
+        let Some(process) = self.root.state.tasks.get(t).and_then(|t| t.processes().nth(p)) else { return };
+        if fd(process.console_listener) != Some(listener) {
+            return;
+        }
+        let (task, exec) = (self.root.state.tasks[t].id.clone(), process.id.clone());
+        self.take_consoles(&task, &exec);
+    }
+
+    /// Takes the terminal that the runtime hands over, if it has come.
+    pub(super) fn take_consoles(&mut self, task: &str, exec: &str) {
+        let Some(listener) = self.root.state.process(task, exec).and_then(|p| fd(p.console_listener)) else {
+            return;
+        };
+        let Ok(conn) = socket::accept4(listener.0, SockFlag::SOCK_CLOEXEC) else { return };
+        let master = receive_fd(Fd(conn));
+        Fd(conn).close();
+        if let Some(master) = master {
+            self.use_console(task, exec, master);
+        }
+    }
+
+    pub(super) fn use_console(&mut self, task: &str, exec: &str, master: Fd) {
+        let _ = nix::fcntl::fcntl(master, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+        let path = self.root.state.process(task, exec).map(|p| job::console_socket(&self.root.setup, p));
+        let Some(p) = self.root.state.process_mut(task, exec) else { return master.close() };
+        p.console = number(master);
+        p.stdin_pipe = number(master);
+        if let Some(stream) = &mut p.out {
+            stream.source = number(master);
+        }
+        if p.size != 0 {
+            let _ = sys::set_window(master, (p.size >> 16) as u16, p.size as u16);
+        }
+        let mut listener = std::mem::take(&mut p.console_listener);
+        self.commit();
+        close(&mut listener);
+        if let Some(path) = path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    pub(super) fn pump_input(&mut self, t: usize, p: usize) {
+        let Some(process) = self.root.state.tasks.get_mut(t).and_then(|t| t.processes_mut().nth(p)) else {
+            return;
+        };
+        let Some(to) = fd(process.stdin_pipe) else { return };
+        let mut ended = Vec::new();
+        for (i, input) in process.inputs.iter_mut().enumerate() {
+            if input.pump(to) == Flow::Ended {
+                ended.push(i);
+            }
+        }
+        if ended.is_empty() {
+            return;
+        }
+        let mut gone = Vec::new();
+        let mut close_pipe = 0;
+        for i in ended.into_iter().rev() {
+            let input = process.inputs.remove(i);
+            gone.push(input.source);
+            // The last word of the client that owns stdin; one that is only attached just leaves.
+            if input.closing && process.console == 0 {
+                close_pipe = std::mem::take(&mut process.stdin_pipe);
+            }
+        }
+        self.commit();
+        gone.iter_mut().for_each(close);
+        close(&mut close_pipe);
+    }
+
+    pub(super) fn close_stdin(&mut self, task: &str, exec: &str) {
+        let Some(t) = self.root.state.tasks.iter().position(|t| t.id == task) else { return };
+        let Some(p) = self.root.state.tasks[t].processes().position(|p| p.id == exec) else { return };
+        if let Some(process) = self.root.state.process_mut(task, exec) {
+            process.inputs.iter_mut().for_each(|i| i.closing = true);
+        }
+        self.commit();
+        self.pump_input(t, p);
+    }
+
+    /// A stream is at its end: what it used is closed, which tells the client.
+    pub(super) fn stream_ended(&mut self, t: usize, p: usize, source: Source) {
+        let Some(task) = self.root.state.tasks.get_mut(t) else { return };
+        let id = task.id.clone();
+        let Some(process) = task.processes_mut().nth(p) else { return };
+        let slot = if matches!(source, Source::Out(..)) { &mut process.out } else { &mut process.err };
+        let Some(mut stream) = slot.take() else { return };
+        if process.console != 0 {
+            // The terminal's master is closed with the process, not with its stream.
+            stream.source = 0;
+        }
+        let ended = process.out.is_none() && process.err.is_none();
+        let exec = process.id.clone();
+        self.commit();
+        stream.close();
+        if ended {
+            self.event(Event::Drained { task: id, exec });
+        }
+    }
+
+    pub(super) fn close_stdio(&mut self, task: &str, exec: &str) {
+        let Some(p) = self.root.state.process_mut(task, exec) else { return };
+        let streams = [p.out.take(), p.err.take()];
+        let mut numbers = vec![p.child_in, p.child_out, p.child_err, p.console_listener, p.pidfd];
+        numbers.push(p.stdin_pipe);
+        if p.console != p.stdin_pipe {
+            numbers.push(p.console);
+        }
+        let console = p.console;
+        numbers.extend(p.inputs.drain(..).map(|i| i.source));
+        (p.child_in, p.child_out, p.child_err, p.console_listener) = (0, 0, 0, 0);
+        (p.stdin_pipe, p.console, p.pidfd) = (0, 0, 0);
+        let names: Vec<PathBuf> = (0..3).map(|n| fifo(&self.root.setup, &p.clone(), n)).collect();
+        self.commit();
+        for mut stream in streams.into_iter().flatten() {
+            if stream.source == console {
+                stream.source = 0;
+            }
+            stream.close();
+        }
+        numbers.iter_mut().for_each(close);
+        for name in names {
+            let _ = std::fs::remove_file(name);
+        }
+    }
+
+    /// A client listens in: FIFOs that it made, opened so that its end is noticed.
+    pub(super) fn attach(&mut self, r: &AttachRequest) -> Result<Vec<u8>> {
+        let Some(p) = self.root.state.process(&r.id, &r.exec_id).cloned() else {
+            return Err(Error::new(Kind::NotFound, format!("container {} does not exist", r.id)));
+        };
+        let mut fresh = p.clone();
+        for (address, slot) in [(&r.stdout, &mut fresh.out), (&r.stderr, &mut fresh.err)] {
+            let Some(stream) = slot.as_mut().filter(|_| !address.is_empty()) else { continue };
+            self.stage(stream)?;
+            let sink = number(open(Path::new(address), OFlag::O_WRONLY | OFlag::O_NONBLOCK)?);
+            let (stage_in, stage_out) = pipe()?;
+            stream.taps.push(Tap { sink, stage_in, stage_out, ..Tap::default() });
+        }
+        if !r.stdin.is_empty() && fresh.stdin_pipe != 0 {
+            let source = number(open(Path::new(&r.stdin), OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
+            fresh.inputs.push(Input { source, client: true, ..Input::default() });
+        }
+        let terminal = fresh.terminal;
+        if let Some(p) = self.root.state.process_mut(&r.id, &r.exec_id) {
+            *p = fresh;
+        }
+        Ok(AttachResponse { terminal }.bytes())
+    }
+}
+
+/// Receives one descriptor over a unix socket.
+fn receive_fd(conn: Fd) -> Option<Fd> {
+    let mut name = [0; 4096];
+    let mut iov = [std::io::IoSliceMut::new(&mut name)];
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 2]);
+    let flags = socket::MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = socket::recvmsg::<()>(conn.0, &mut iov, Some(&mut space), flags).ok()?;
+    let mut found = None;
+    for control in message.cmsgs().ok()? {
+        if let socket::ControlMessageOwned::ScmRights(fds) = control {
+            for raw in fds {
+                match found {
+                    None => found = Some(Fd(raw)),
+                    Some(_) => Fd(raw).close(),
+                }
+            }
+        }
+    }
+    found
+}

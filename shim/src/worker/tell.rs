@@ -1,0 +1,201 @@
+//! News for containerd: a queue on disk, sent one by one, in order, until each was acknowledged. And the log.
+
+use super::Worker;
+use crate::api::{Any, Envelope, ForwardRequest, Timestamp};
+use crate::error::Kind;
+use crate::pb::Message;
+use crate::state::Conn;
+use crate::stream::fd;
+use crate::sys::{self, Fd};
+use crate::ttrpc;
+use nix::sys::socket::{connect, socket, AddressFamily, SockFlag, SockType, UnixAddr};
+
+const SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
+const RETRY_NS: u64 = 100_000_000;
+
+impl Worker<'_> {
+    /// Puts an event behind the committed end of the queue; it is part of it with the next commit.
+    pub(super) fn enqueue(&mut self, topic: &str, name: &str, event: Vec<u8>) {
+        let Some(queue) = fd(self.root.events) else { return };
+        let envelope = Envelope {
+            timestamp: Timestamp::from_ns(sys::now_ns()),
+            namespace: self.root.setup.namespace.clone(),
+            topic: topic.into(),
+            event: Some(Any { type_url: name.into(), value: event }),
+        };
+        let bytes = ForwardRequest { envelope: Some(envelope) }.bytes();
+        let mut record = (bytes.len() as u32).to_le_bytes().to_vec();
+        record.extend(bytes);
+        match write_at(queue, self.root.events_tail, &record) {
+            Ok(()) => self.root.events_tail += record.len() as u64,
+            Err(e) => self.log(&format!("an event ({topic}) could not be queued: {e}")),
+        }
+    }
+
+    /// Sends the oldest event that is not acknowledged, unless one is on its way.
+    pub(super) fn publish_next(&mut self) {
+        if self.root.events_head >= self.root.events_tail || self.root.setup.ttrpc_address.is_empty() {
+            return;
+        }
+        if self.root.publisher.is_none() && !self.connect_publisher() {
+            return;
+        }
+        let in_flight = self.root.publisher_busy;
+        let Some(record) = (!in_flight).then(|| self.oldest()).flatten() else { return };
+        self.root.publisher_stream += 2;
+        let stream = self.root.publisher_stream | 1;
+        let frame = ttrpc::request(stream, SERVICE, "Forward", record, 5_000_000_000);
+        if let Some(conn) = &mut self.root.publisher {
+            if conn.put(self.map, &frame) {
+                self.root.publisher_busy = true;
+                self.commit();
+            }
+        }
+        self.hear_publisher();
+    }
+
+    fn oldest(&self) -> Option<Vec<u8>> {
+        let queue = fd(self.root.events)?;
+        let mut length = [0; 4];
+        read_at(queue, self.root.events_head, &mut length).ok()?;
+        let mut record = vec![0; u32::from_le_bytes(length) as usize];
+        read_at(queue, self.root.events_head + 4, &mut record).ok()?;
+        Some(record)
+    }
+
+    fn connect_publisher(&mut self) -> bool {
+        let now = sys::now_ns();
+        if now < self.retry {
+            return false;
+        }
+        self.retry = now + RETRY_NS;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let address =
+            self.root.setup.ttrpc_address.strip_prefix("unix://").unwrap_or(&self.root.setup.ttrpc_address);
+        let Ok(address) = UnixAddr::new(address) else { return false };
+        let Ok(socket) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else { return false };
+        if connect(sys::number(&socket).0, &address).is_err() {
+            return false;
+        }
+        self.root.publisher = Some(Conn::fresh(self.map, 0, Fd::keep(socket)));
+        self.root.publisher_busy = false;
+        self.commit();
+        true
+    }
+
+    pub(super) fn hear_publisher(&mut self) {
+        let Some(conn) = &mut self.root.publisher else { return };
+        let mut alive = conn.send(self.map) && conn.receive(self.map);
+        loop {
+            let Some(conn) = &mut self.root.publisher else { return };
+            match conn.frame(self.map) {
+                Ok(Some((header, payload))) if header.stream == self.root.publisher_stream | 1 => {
+                    self.acknowledged(&payload)
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => {
+                    alive = false;
+                    break;
+                }
+            }
+        }
+        let Some(conn) = &mut self.root.publisher else { return };
+        if !alive {
+            let number = conn.fd();
+            self.root.publisher = None;
+            self.root.publisher_busy = false;
+            self.commit();
+            number.close();
+        } else if conn.rewind(self.map) {
+            self.commit();
+            if let Some(conn) = &self.root.publisher {
+                conn.rewound(self.map);
+            }
+        }
+    }
+
+    /// containerd has the event; or it will never take it, and the next ones must not wait for that.
+    fn acknowledged(&mut self, payload: &[u8]) {
+        self.root.publisher_busy = false;
+        if let Err(e) = ttrpc::answer(payload) {
+            let later =
+                e.text().contains("closed") || e.text().contains("shutting down") || e.kind() == Kind::System;
+            self.log(&format!("containerd did not take an event: {e}"));
+            if later {
+                self.commit();
+                return;
+            }
+        }
+        let Some(queue) = fd(self.root.events) else { return };
+        let mut length = [0; 4];
+        if read_at(queue, self.root.events_head, &mut length).is_ok() {
+            self.root.events_head += 4 + u64::from(u32::from_le_bytes(length));
+        }
+        if self.root.events_head >= self.root.events_tail {
+            (self.root.events_head, self.root.events_tail) = (0, 0);
+        }
+        self.commit();
+    }
+
+    /// A line for containerd's log, through the FIFO in the bundle; nobody waits for it.
+    pub(super) fn log(&mut self, text: &str) {
+        if self.root.log == 0 {
+            let path = std::path::Path::new(&self.root.setup.bundle).join("log");
+            let flags =
+                nix::fcntl::OFlag::O_WRONLY | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
+            let Ok(fifo) = nix::fcntl::open(&path, flags, nix::sys::stat::Mode::empty()) else { return };
+            self.root.log = crate::stream::number(Fd::keep(fifo));
+            self.commit();
+        }
+        if let Some(log) = fd(self.root.log) {
+            let _ = sys::write(log, format!("shim {}: {text}\n", self.root.setup.id).as_bytes());
+        }
+    }
+
+    /// The last bytes that a connection is owed, then the end.
+    pub(super) fn finish(&mut self) -> ! {
+        for conn in &self.root.conns {
+            for _ in 0..50 {
+                if !conn.send(self.map) || !conn.wants_output(self.map) {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+        let deadline = sys::now_ns() + 5_000_000_000;
+        while self.root.events_head < self.root.events_tail && sys::now_ns() < deadline {
+            self.publish_next();
+            if let Some(conn) = &self.root.publisher {
+                let mut fds = [libc::pollfd { fd: conn.fd().0, events: libc::POLLIN, revents: 0 }];
+                let _ = sys::poll(&mut fds, 100);
+                self.hear_publisher();
+            } else if self.root.setup.ttrpc_address.is_empty() {
+                break;
+            } else {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+        }
+        crate::place::remove(&self.root.setup);
+        sys::exit_now(crate::heads::DONE)
+    }
+}
+
+fn write_at(fd: Fd, offset: u64, bytes: &[u8]) -> nix::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        done += nix::sys::uio::pwrite(fd, &bytes[done..], (offset + done as u64) as i64)?;
+    }
+    Ok(())
+}
+
+fn read_at(fd: Fd, offset: u64, bytes: &mut [u8]) -> nix::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match nix::sys::uio::pread(fd, &mut bytes[done..], (offset + done as u64) as i64)? {
+            0 => return Err(nix::errno::Errno::EIO),
+            n => done += n,
+        }
+    }
+    Ok(())
+}
