@@ -7,6 +7,7 @@
 //! A `Location` is all that has to be kept (it serialises) to `Cgroup::open` it again.
 
 pub mod apply;
+pub mod block;
 mod cgroup;
 mod create;
 mod destroy;

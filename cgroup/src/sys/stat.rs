@@ -1,13 +1,13 @@
-//! statx(2), for the identity of a mount.
+//! openat2(2) and statx(2): what a path is, and on which mount it lies.
 
 use std::ffi::CString;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 
-/// What a path is and on which mount it lies.
+/// What a file is and on which mount it lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// As in the first column of mountinfo.
@@ -15,29 +15,43 @@ pub struct Identity {
     pub mode: u32,
     /// (major, minor) of the node itself, for device nodes.
     pub node: (u32, u32),
-    /// (major, minor) of the file system.
-    pub device: (u32, u32),
 }
 
-/// Identifies a file, links followed. `dir` is where a relative path starts; `path` empty means `dir` itself.
-pub fn identify(dir: Option<BorrowedFd<'_>>, path: &Path) -> Result<Identity, Errno> {
-    let text = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
-    let dir = dir.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
+/// Identifies an open file.
+pub fn identify(fd: BorrowedFd<'_>) -> Result<Identity, Errno> {
     let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
     let mut out = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: `text` is NUL terminated and lives through the call, `out` has room for one statx.
-    let result = unsafe { libc::statx(dir, text.as_ptr(), libc::AT_EMPTY_PATH, mask, out.as_mut_ptr()) };
+    let path = c"".as_ptr();
+    // SAFETY: `path` is NUL terminated and static, `out` has room for one statx.
+    let result = unsafe { libc::statx(fd.as_raw_fd(), path, libc::AT_EMPTY_PATH, mask, out.as_mut_ptr()) };
     Errno::result(result)?;
     // SAFETY: all-zero bytes are a valid statx, and the kernel filled it.
     let s = unsafe { out.assume_init() };
-    if s.stx_mask & libc::STATX_MNT_ID == 0 {
+    let mount = match s.stx_mask & libc::STATX_MNT_ID {
         // Linux before 5.8
-        return Err(Errno::ENOSYS);
-    }
-    Ok(Identity {
-        mount: s.stx_mnt_id,
-        mode: u32::from(s.stx_mode),
-        node: (s.stx_rdev_major, s.stx_rdev_minor),
-        device: (s.stx_dev_major, s.stx_dev_minor),
-    })
+        0 => from_fdinfo(fd).ok_or(Errno::ENOSYS)?,
+        _ => s.stx_mnt_id,
+    };
+    Ok(Identity { mount, mode: u32::from(s.stx_mode), node: (s.stx_rdev_major, s.stx_rdev_minor) })
+}
+
+fn from_fdinfo(fd: BorrowedFd<'_>) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    text.lines().find_map(|l| l.strip_prefix("mnt_id:"))?.trim().parse().ok()
+}
+
+/// Opens a path (O_PATH) as if `root` were the root directory: neither `..` nor a link leads out.
+pub fn open_in_root(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    let text = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: open_how is plain data for which zero is a valid value.
+    let mut how: libc::open_how = unsafe { MaybeUninit::zeroed().assume_init() };
+    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+    // SAFETY: `text` is NUL terminated, `how` is a live struct of the size given.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_openat2, root.as_raw_fd(), text.as_ptr(), &how, size_of::<libc::open_how>())
+    };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
