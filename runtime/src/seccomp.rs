@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 
 use arch::{Arch, X32_BIT};
 use emit::{Dest, Program};
-use rules::{Call, Names, Rules};
+use rules::{Names, Rules};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::invalid;
@@ -259,14 +259,19 @@ impl Intervals {
         let last = rules.last;
         let mut list = Intervals(Vec::with_capacity(128));
         list.push(base, Dest::Ret(default));
-        for (number, call) in rules.settle()? {
-            let dest = match call {
-                Call::Always(action) => Dest::Ret(action),
-                Call::First(rules) => program.rules(arch, &rules, default),
-            };
+        let rules::Settled { always, first } = rules.settle(arch)?;
+        let mut first = first.into_iter().peekable();
+        let mut one = |number: u32, dest: Dest| {
             list.push(number, dest);
             list.push(number + 1, Dest::Ret(default));
+        };
+        for (number, action) in always {
+            while let Some((number, rules)) = first.next_if(|(other, _)| *other < number) {
+                one(number, program.rules(arch, &rules, default));
+            }
+            one(number, Dest::Ret(action));
         }
+        first.for_each(|(number, rules)| one(number, program.rules(arch, &rules, default)));
         if wants_enosys(default) && last != 0 {
             list.cut(last + 1, Dest::Ret(RET_ENOSYS));
             if arch.zero_means_unknown() {

@@ -1,6 +1,6 @@
 //! The architectures that a profile can name.
 
-use super::table::{Column, Row, NONE};
+use super::table::{Column, Row, NONE, ROWS};
 
 /// What the compiler has to know of an architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,11 @@ impl Arch {
             private @ 0xf000.. => Some(0xf_0000 + u32::from(private - 0xf000)),
             number => Some(self.base + u32::from(number)),
         }
+    }
+
+    /// The name of a call.
+    pub fn call(&self, number: u32) -> &'static str {
+        ROWS.iter().find(|(_, row)| self.number(row) == Some(number)).map_or("unknown", |(name, _)| name)
     }
 
     /// By its name in a profile.

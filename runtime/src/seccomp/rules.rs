@@ -37,14 +37,6 @@ pub struct Rule {
     pub action: u32,
 }
 
-/// What to do about one system call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Call {
-    Always(u32),
-    /// The first rule that matches decides.
-    First(Vec<Rule>),
-}
-
 /// By their names in a profile, sorted.
 pub const OPERATORS: [(&str, Op); 7] = [
     ("SCMP_CMP_EQ", Op::Eq),
@@ -138,9 +130,18 @@ impl Names {
 /// The rules of one architecture, by number.
 #[derive(Debug, Default)]
 pub struct Rules {
-    calls: Vec<(u32, Rule)>,
+    always: Vec<(u32, u32)>,
+    by_argument: Vec<(u32, Rule)>,
     /// The highest number that the profile names, 0 if there is none.
     pub last: u32,
+}
+
+/// What to do about each number, both lists ascending and no number in both.
+pub struct Settled {
+    /// This action, whatever the arguments.
+    pub always: Vec<(u32, u32)>,
+    /// The first rule that matches decides.
+    pub first: Vec<(u32, Vec<Rule>)>,
 }
 
 impl Rules {
@@ -170,69 +171,59 @@ impl Rules {
     }
 
     fn push(&mut self, arch: &Arch, number: u32, conds: impl Iterator<Item = Cond>, action: u32) {
-        let conds = conds
+        let conds: Vec<_> = conds
             .map(|cond| if arch.wide { cond } else { cond.narrow() })
             // Whatever is masked by 0 is equal to 0.
             .filter(|cond| cond.mask != 0)
             .collect();
-        self.calls.push((number, Rule { conds, action }));
+        match conds.is_empty() {
+            true => self.always.push((number, action)),
+            false => self.by_argument.push((number, Rule { conds, action })),
+        }
     }
 
-    /// What to do, by ascending number.
-    pub fn settle(mut self) -> Result<Vec<(u32, Call)>> {
-        self.calls.sort_by_key(|(number, _)| *number);
-        let mut settled: Vec<(u32, Call)> = Vec::with_capacity(self.calls.len());
-        for (number, rule) in self.calls {
-            match settled.last_mut() {
-                Some((known, call)) if *known == number => {
-                    if let Err(why) = call.join(rule) {
-                        invalid!("error adding seccomp rule for syscall number {number}: {why}");
+    /// Settles what several rules say of one call, as libseccomp does: the first unconditional one stands whatever else is
+    /// said; a narrower rule after a wider one is dropped; one that contradicts a narrower rule before it is an error.
+    pub fn settle(mut self, arch: &Arch) -> Result<Settled> {
+        self.always.sort_by_key(|(number, _)| *number);
+        self.always.dedup_by_key(|(number, _)| *number);
+        let always = self.always;
+        let decided = |number: u32| always.binary_search_by_key(&number, |(known, _)| *known).is_ok();
+        self.by_argument.retain(|(number, _)| !decided(*number));
+        self.by_argument.sort_by_key(|(number, _)| *number);
+        let mut first: Vec<(u32, Vec<Rule>)> = Vec::new();
+        for (number, rule) in self.by_argument {
+            match first.last_mut() {
+                Some((known, rules)) if *known == number => {
+                    if let Err(why) = join(rules, rule) {
+                        invalid!("error adding seccomp rule for syscall {}: {why}", arch.call(number));
                     }
                 }
-                _ => settled.push((number, Call::of(rule))),
+                _ => first.push((number, vec![rule])),
             }
         }
-        for (_, call) in &mut settled {
-            if let Call::First(rules) = call {
-                rules.sort_by(|a, b| {
-                    let ranks = a.conds.iter().zip(&b.conds).map(|(a, b)| a.rank(b));
-                    ranks.fold(Ordering::Equal, Ordering::then)
-                });
-            }
+        for (_, rules) in &mut first {
+            rules.sort_by(|a, b| {
+                let ranks = a.conds.iter().zip(&b.conds).map(|(a, b)| a.rank(b));
+                ranks.fold(Ordering::Equal, Ordering::then)
+            });
         }
-        Ok(settled)
+        Ok(Settled { always, first })
     }
 }
 
-impl Call {
-    fn of(rule: Rule) -> Call {
-        if rule.conds.is_empty() {
-            Call::Always(rule.action)
-        } else {
-            Call::First(vec![rule])
+fn join(rules: &mut Vec<Rule>, rule: Rule) -> Result<(), &'static str> {
+    for known in rules.iter() {
+        if known.action != rule.action && known.conds.starts_with(&rule.conds) {
+            return Err("another action is already given for the same arguments");
         }
-    }
-
-    /// Adds a later rule as libseccomp does: the first unconditional one stands whatever else is said; a narrower rule
-    /// after a wider one is dropped; one that contradicts a narrower rule before it is an error.
-    fn join(&mut self, rule: Rule) -> Result<(), &'static str> {
-        let Call::First(rules) = self else { return Ok(()) };
-        if rule.conds.is_empty() {
-            *self = Call::Always(rule.action);
+        if rule.conds.starts_with(&known.conds) {
             return Ok(());
         }
-        for known in rules.iter() {
-            if known.action != rule.action && known.conds.starts_with(&rule.conds) {
-                return Err("another action is already given for the same arguments");
-            }
-            if rule.conds.starts_with(&known.conds) {
-                return Ok(());
-            }
-        }
-        rules.retain(|known| !known.conds.starts_with(&rule.conds));
-        rules.push(rule);
-        Ok(())
     }
+    rules.retain(|known| !known.conds.starts_with(&rule.conds));
+    rules.push(rule);
+    Ok(())
 }
 
 /// The number of a call at socketcall(2) or ipc(2).

@@ -38,13 +38,6 @@ pub fn set_filter(program: &[Insn], flags: u32) -> Result<Option<OwnedFd>, Errno
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }
 
-/// Whether the kernel knows an action (SECCOMP_GET_ACTION_AVAIL, Linux 4.14).
-pub fn action_available(action: u32) -> bool {
-    const GET_ACTION_AVAIL: u32 = 2;
-    // SAFETY: the kernel reads one u32 at the pointer, which outlives the call.
-    unsafe { libc::syscall(libc::SYS_seccomp, GET_ACTION_AVAIL, 0, &action) == 0 }
-}
-
 /// Whether the kernel knows a flag: it looks at the flags before it follows the null pointer.
 pub fn flag_supported(flag: u32) -> bool {
     let none = std::ptr::null::<Program>();
