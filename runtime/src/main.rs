@@ -3,6 +3,7 @@
 mod cli;
 mod clock;
 mod commands;
+mod criu;
 mod error;
 mod init;
 mod knobs;
