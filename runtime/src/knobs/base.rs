@@ -3,12 +3,13 @@
 //! runc's rules, with two of its gaps closed: what a change doesn't name stays known (runc forgets burst, idle,
 //! cpusets and pids), and huge pages, network tags, rdma and swappiness are applied instead of passed over.
 
+use cgroup::block::Device;
 use cgroup::resources::{BlockIo, Cpu, Memory, WeightDevice};
 use cgroup::Resources;
 use serde_json::Value;
 
 use super::layers::Layer;
-use super::limits::{throttles, upsert, Device};
+use super::limits::{throttles, upsert};
 use super::value;
 use crate::error::{Error, Result};
 use crate::invalid;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use cgroup::block::Device;
 use cgroup::layout::Version;
 use cgroup::resources::{BlockIo, HugepageLimit, ThrottleDevice, WeightDevice};
 use cgroup::Resources;
@@ -14,19 +15,6 @@ use super::table::{Value, RAW};
 use super::value::{Amount, Selector};
 use crate::error::{Context, Error, Result};
 use crate::invalid;
-
-/// A whole disk, dm, md or loop device: what the kernel can throttle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Device {
-    pub major: u32,
-    pub minor: u32,
-}
-
-impl std::fmt::Display for Device {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.major, self.minor)
-    }
-}
 
 /// What the limits depend on besides the knobs.
 pub struct World<'a> {
@@ -86,11 +74,26 @@ impl Totals {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     pub knob: String,
+    #[serde(with = "number")]
     pub device: Device,
     /// The rate, weight or target; absent when lifted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amount: Option<u64>,
     pub selector: String,
+}
+
+/// Devices as `MAJOR:MINOR`.
+pub mod number {
+    use cgroup::block::Device;
+    use serde::{de::Error, Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(device: &Device, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(device)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Device, D::Error> {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// A line of a kernel file: the file, and what the line is for in files that hold many (`8:0`).

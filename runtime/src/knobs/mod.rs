@@ -1,7 +1,9 @@
 //! Knobs: limits said by annotation, class, flag or JSON in one vocabulary, and the layers they come in.
 
+pub mod applied;
 pub mod base;
 pub mod class;
+pub mod devices;
 pub mod layers;
 pub mod limits;
 pub mod table;

@@ -1,0 +1,187 @@
+//! Knobs of a container that is being made: from what was said to limits in force, and what the state keeps.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use cgroup::block::Device;
+use cgroup::{Cgroup, Layout, Location, Resources, Transaction};
+use netlimit::{Network, Record, Target};
+use serde::{Deserialize, Serialize};
+
+use super::devices::Resolver;
+use super::layers::{self, Layers};
+use super::limits::{self, Limits, Placed, Totals, World};
+use crate::error::{Context, Result};
+use crate::spec::Spec;
+
+/// What the state keeps of knobs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Saved {
+    pub layers: Layers,
+    /// The container's own resources, once `update` changed them; before that, config.json's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<Resources>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub net: Option<Record>,
+    /// Where limits for devices went.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub placed: Vec<Placed>,
+    #[serde(skip_serializing_if = "Totals::is_empty")]
+    pub totals: Totals,
+    /// The devices that share the totals, as `MAJOR:MINOR`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<String>,
+    pub follow_mounts: bool,
+    /// What raw files said before a knob first set them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub originals: BTreeMap<String, String>,
+    /// Counts updates: a journal of this generation or before belongs to a finished one.
+    pub generation: u64,
+}
+
+impl Saved {
+    /// A helper process has to watch over the container.
+    pub fn needs_helper(&self) -> bool {
+        !self.totals.is_empty() || self.follow_mounts
+    }
+
+    /// The devices that share the totals.
+    pub fn shared(&self) -> Vec<Device> {
+        self.shared.iter().filter_map(|d| d.parse().ok()).collect()
+    }
+
+    /// Takes over what limits came to.
+    pub fn note(&mut self, limits: &Limits) {
+        self.placed = limits.placed.clone();
+        self.totals = limits.totals;
+        self.shared = limits.shared.iter().map(Device::to_string).collect();
+        self.follow_mounts = limits.follow_mounts;
+    }
+}
+
+/// The knobs of a container that is being made.
+pub struct Applied {
+    pub saved: Saved,
+    /// `None`: nothing was said, and nothing more is done than config.json asks for.
+    limits: Option<Limits>,
+    network: Network,
+}
+
+/// Decides the knobs of a container that is to be made. No side effect.
+pub fn create(
+    spec: &Spec,
+    rootfs: &Path,
+    default_class: Option<&str>,
+    flags: &[(String, String)],
+    config: Option<&Path>,
+    layout: &Layout,
+) -> Result<Applied> {
+    let flags =
+        flags.iter().map(|(flag, value)| super::from_flag(flag, value)).collect::<Result<Vec<_>>>()?;
+    let layers = layers::at_create(&spec.annotations, default_class, &flags, config)?;
+    let network = network(spec);
+    if layers.is_empty() {
+        return Ok(Applied { saved: Saved::default(), limits: None, network });
+    }
+    let resolver = Resolver::planned(spec, rootfs);
+    let world = World { version: &|c| layout.version_of(c), devices: &|s| resolver.devices(s) };
+    let limits = limits::limits(&base(spec), &layers.effective()?, &world)?;
+    limits.raw_writes()?;
+    for note in &limits.notes {
+        log::info!("{note}");
+    }
+    let mut saved = Saved { layers, ..Saved::default() };
+    saved.note(&limits);
+    Ok(Applied { saved, limits: Some(limits), network })
+}
+
+/// config.json's own resources.
+pub fn base(spec: &Spec) -> Cow<'_, Resources> {
+    match spec.linux.as_ref().and_then(|l| l.resources.as_ref()) {
+        Some(resources) => Cow::Borrowed(resources),
+        None => Cow::Owned(Resources::default()),
+    }
+}
+
+fn network(spec: &Spec) -> Network {
+    let namespaces = spec.linux.as_ref().map_or(&[][..], |l| &l.namespaces);
+    match namespaces.iter().find(|n| n.kind == "network") {
+        None => Network::Host,
+        Some(n) if n.path.as_ref().is_some_and(|p| !p.is_empty()) => Network::Shared,
+        Some(_) => Network::Private,
+    }
+}
+
+/// Where netlimit works for a container.
+pub fn target(location: &Location, network: Network) -> Target<'_> {
+    let v1 = |controller: &str| {
+        let has = |b: &&cgroup::location::Branch| b.controllers.iter().any(|c| c == controller);
+        location.branches.iter().find(has).map(|b| b.path.as_path())
+    };
+    Target {
+        cgroup2: location.unified().map(|b| b.path.as_path()),
+        net_cls: v1("net_cls"),
+        net_prio: v1("net_prio"),
+        network,
+    }
+}
+
+impl Applied {
+    /// What the cgroup is to be made with.
+    pub fn resources<'a>(&'a self, spec: &'a Spec) -> Cow<'a, Resources> {
+        match &self.limits {
+            Some(limits) => Cow::Borrowed(&limits.resources),
+            None => base(spec),
+        }
+    }
+
+    /// Refuses, before any side effect, network limits that this host can't hold. The record is to be saved: from it
+    /// whatever `apply` does can be taken back.
+    pub fn check(&mut self, location: Option<&Location>) -> Result<()> {
+        let Some(limits) = self.limits.as_ref().filter(|l| !l.net.is_empty()) else { return Ok(()) };
+        let Some(location) = location else {
+            crate::invalid!("net: without a cgroup the network can't be limited");
+        };
+        let target = target(location, self.network);
+        netlimit::check(&limits.net, &target)?;
+        self.saved.net = Some(Record::planned(&target));
+        Ok(())
+    }
+
+    /// Sets what the making of the cgroup doesn't: raw files and network limits. To be called once the cgroup exists
+    /// and before the first process runs.
+    pub fn apply(&mut self, cgroup: &Cgroup) -> Result<()> {
+        let Some(limits) = &self.limits else { return Ok(()) };
+        if !limits.raw.is_empty() {
+            for ((file, _), _) in &limits.raw {
+                let controller = file.split('.').next().unwrap_or_default();
+                if let Some(text) = cgroup.dir(controller).and_then(|dir| dir.peek(file)) {
+                    self.saved.originals.insert(file.clone(), text.trim().into());
+                }
+            }
+            let mut all = Transaction::new();
+            all.writes(cgroup, &limits.raw_writes()?)?;
+            all.run().context("setting the knobs")?;
+        }
+        if !limits.net.is_empty() {
+            let target = target(cgroup.location(), self.network);
+            self.saved.net = Some(netlimit::attach(&limits.net, &target).context("limiting the network")?);
+        }
+        Ok(())
+    }
+}
+
+/// Puts the host's side of network limits in place, once the container's interfaces are there. Says whether the
+/// record changed and has to be saved.
+pub fn attach_links(saved: &mut Saved, pid: i32) -> Result<bool> {
+    let Some(record) = saved.net.as_mut().filter(|r| r.network != Network::Host) else { return Ok(false) };
+    let path = format!("/proc/{pid}/ns/net");
+    let netns = std::fs::File::open(&path).with_context(|| format!("opening {path}"))?;
+    use std::os::fd::AsFd;
+    let netns: BorrowedFd<'_> = netns.as_fd();
+    netlimit::attach_links(record, netns).context("limiting the network")?;
+    Ok(true)
+}
