@@ -50,11 +50,6 @@ impl Error {
         self.errno
     }
 
-    pub(crate) fn with_kind(mut self, kind: Kind) -> Error {
-        self.kind = kind;
-        self
-    }
-
     /// The same error, said to have happened while doing `what`.
     pub fn context(mut self, what: impl Into<String>) -> Error {
         self.chain.push(what.into());

@@ -129,6 +129,27 @@ impl Limits {
         Ok(())
     }
 
+    /// As [`crate::current`] tells them: lifted limits, default bursts and empty maps aren't there.
+    pub(crate) fn lifted_left_out(&self) -> Limits {
+        let at = |cap: Option<Cap>| cap.filter(|c| *c != Cap::Max);
+        Limits {
+            egress_rate: at(self.egress_rate),
+            ingress_rate: at(self.ingress_rate),
+            egress_pps: at(self.egress_pps),
+            ingress_pps: at(self.ingress_pps),
+            egress_burst: at(self.egress_burst),
+            ingress_burst: at(self.ingress_burst),
+            egress_pps_burst: at(self.egress_pps_burst),
+            ingress_pps_burst: at(self.ingress_pps_burst),
+            new_conns: at(self.new_conns),
+            new_conns_burst: at(self.new_conns_burst),
+            classid: self.classid.filter(|c| *c != 0),
+            priority: self.priority.clone().filter(|p| !p.is_empty()),
+            count_loopback: self.count_loopback,
+            ingress_mode: self.ingress_mode.filter(|m| *m == IngressMode::Queue),
+        }
+    }
+
     /// These limits, with whatever `change` says put over them.
     #[must_use]
     pub fn merged(&self, change: &Limits) -> Limits {

@@ -1,0 +1,135 @@
+//! The programs on the cgroup.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use crate::bpf::program::Program;
+use crate::error::{Context, Error, Kind, Result};
+use crate::state::{explain, State};
+use crate::sys::bpf::{self, At, AttachType, ProgType};
+use crate::sys::net;
+
+/// The programs' names, by which people (and we) know them in `bpftool cgroup show`.
+const NAME_PREFIX: &str = "hydra_net_";
+
+const ON_CGROUP: [(Program, ProgType, AttachType, &str); 3] = [
+    (Program::CgroupEgress, ProgType::CgroupSkb, AttachType::CgroupEgress, "hydra_net_out"),
+    (Program::CgroupIngress, ProgType::CgroupSkb, AttachType::CgroupIngress, "hydra_net_in"),
+    (Program::SocketTags, ProgType::CgroupSock, AttachType::CgroupSockCreate, "hydra_net_sock"),
+];
+
+/// Loads a program. If the kernel refuses it, the error ends with the verifier's last words.
+pub fn load(
+    program: Program,
+    kind: ProgType,
+    attach_type: Option<AttachType>,
+    name: &str,
+    state: &State,
+) -> Result<OwnedFd> {
+    let insns = program.assemble(bpf::map_number(&state.map()));
+    bpf::load(name, kind, attach_type, &insns, None).map_err(|e| {
+        if e.raw_os_error() == Some(libc::EPERM) {
+            return explain(e);
+        }
+        let mut log = vec![0u8; 1 << 20];
+        let again = bpf::load(name, kind, attach_type, &insns, Some(&mut log));
+        let end = log.iter().position(|b| *b == 0).unwrap_or(0);
+        let words = String::from_utf8_lossy(&log[..end]);
+        let tail: Vec<&str> = words.trim_end().lines().rev().take(4).collect();
+        match again {
+            Err(_) if !tail.is_empty() => explain(e).context(format!("{name}: {}", tail.join(" < "))),
+            _ => explain(e),
+        }
+    })
+}
+
+/// A cgroup2 directory with our programs or without.
+pub struct Cgroup {
+    directory: OwnedFd,
+}
+
+impl Cgroup {
+    /// `None` if the directory isn't there (any more).
+    pub fn open(path: &Path) -> Result<Option<Cgroup>> {
+        let directory: OwnedFd = match File::open(path) {
+            Ok(f) => f.into(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("opening {}", path.display())),
+        };
+        if !net::is_cgroup2(directory.as_fd()).with_context(|| format!("statfs {}", path.display()))? {
+            let text = format!("{} is no directory of a cgroup2 hierarchy", path.display());
+            return Err(Error::new(Kind::Invalid, text));
+        }
+        Ok(Some(Cgroup { directory }))
+    }
+
+    fn at(&self) -> At<'_> {
+        At::Cgroup(self.directory.as_fd())
+    }
+
+    /// Our programs of one kind that are attached here, with their map.
+    fn ours(&self, attach_type: AttachType) -> Result<Vec<(OwnedFd, u32)>> {
+        let what = || "asking for the programs of the cgroup".to_string();
+        let ids = bpf::query(self.at(), attach_type).map_err(explain)?;
+        let mut found = Vec::new();
+        for id in ids {
+            // It may be gone in between.
+            let Ok(prog) = bpf::prog_by_id(id) else { continue };
+            let (name, map) = bpf::prog_info(prog.as_fd()).with_context(what)?;
+            if let (true, Some(map)) = (name.starts_with(NAME_PREFIX), map) {
+                found.push((prog, map));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The state of the limits attached here.
+    pub fn state(&self) -> Result<Option<State>> {
+        for (_, map) in self.ours(AttachType::CgroupEgress)? {
+            if let Some(state) = State::by_id(map)? {
+                return Ok(Some(state));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Attaches what is missing: both directions, and the sockets' tags if there are any.
+    pub fn attach(&self, state: &State) -> Result<()> {
+        for (program, kind, attach_type, name) in ON_CGROUP {
+            if program == Program::SocketTags && !state.has_tags() {
+                continue;
+            }
+            if self.ours(attach_type)?.iter().any(|(_, map)| *map == state.id()) {
+                continue;
+            }
+            let prog = load(program, kind, Some(attach_type), name, state)?;
+            bpf::attach(self.at(), prog.as_fd(), attach_type, bpf::ALLOW_MULTI).map_err(|e| {
+                match e.raw_os_error() {
+                    Some(libc::EPERM) => Error::new(
+                        Kind::Busy,
+                        format!(
+                            "{name}: a program attached to a cgroup further up allows no other beside it"
+                        ),
+                    ),
+                    _ => Error::from(e).context(format!("attaching {name} to the cgroup")),
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    pub fn detach(&self) -> Result<()> {
+        for (_, _, attach_type, name) in ON_CGROUP {
+            for (prog, _) in self.ours(attach_type)? {
+                match bpf::detach(self.at(), prog.as_fd(), attach_type) {
+                    Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
+                        return Err(e).with_context(|| format!("detaching {name} from the cgroup"))
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}

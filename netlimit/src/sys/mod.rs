@@ -1,0 +1,4 @@
+//! The system calls, and the only unsafe code of this crate.
+
+pub mod bpf;
+pub mod net;

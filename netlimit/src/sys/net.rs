@@ -1,0 +1,121 @@
+//! Network namespaces, netlink sockets, cgroup ids.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A routing netlink socket of this thread's network namespace.
+pub fn netlink() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd =
+        unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub fn send(socket: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+    // SAFETY: the buffer is live and of the length given; without an address netlink sends to the kernel.
+    let n = unsafe { libc::send(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) };
+    if n < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the buffer is live, writable and of the length given.
+    let n =
+        unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_TRUNC) };
+    match usize::try_from(n) {
+        Ok(n) if n > buffer.len() => Err(io::Error::from_raw_os_error(libc::EMSGSIZE)),
+        Ok(n) => Ok(n),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers; changes the network namespace of this thread alone.
+    if unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Runs `f` with this thread in another network namespace.
+pub fn inside<T>(netns: BorrowedFd<'_>, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let own = own_netns()?;
+    enter(netns)?;
+    let result = f();
+    if let Err(e) = enter(std::os::fd::AsFd::as_fd(&own)) {
+        // Going on in a foreign namespace would put limits on strangers' devices.
+        panic!("can't return to our own network namespace: {e}");
+    }
+    result
+}
+
+/// The network namespace of this thread.
+pub fn own_netns() -> io::Result<OwnedFd> {
+    Ok(std::fs::File::open("/proc/thread-self/ns/net")?.into())
+}
+
+/// The cgroup's id as BPF helpers return it: the inode's 64 bits, by its file handle (5.5 or later).
+pub fn cgroup_id(directory: &Path) -> io::Result<u64> {
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        id: [u8; 8],
+    }
+    let path = CString::new(directory.as_os_str().as_bytes())?;
+    let (mut handle, mut mount) = (Handle { bytes: 8, kind: 0, id: [0; 8] }, 0i32);
+    // SAFETY: the path ends with a NUL; `handle` is a file_handle with room for the 8 bytes it announces.
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            std::ptr::from_mut(&mut handle),
+            std::ptr::from_mut(&mut mount),
+            0,
+        )
+    };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u64::from_ne_bytes(handle.id))
+}
+
+/// Whether the directory lies in a cgroup2 hierarchy.
+pub fn is_cgroup2(directory: BorrowedFd<'_>) -> io::Result<bool> {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    // SAFETY: an all-zero statfs is a valid value of that plain C type.
+    let mut s: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `s` is live and of the right type.
+    if unsafe { libc::fstatfs(directory.as_raw_fd(), &mut s) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(s.f_type == CGROUP2_SUPER_MAGIC)
+}
+
+/// The index of a network device of this thread's namespace; `None` if there is none of that name.
+pub fn ifindex(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name ends with a NUL.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        n => Some(n),
+    }
+}
+
+/// CLOCK_MONOTONIC, which bpf_ktime_get_ns() reads.
+pub fn monotonic_ns() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is live; the clock exists on every kernel, so the call can't fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}

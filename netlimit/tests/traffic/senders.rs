@@ -1,0 +1,95 @@
+//! What sends and answers, run as processes of their own: `traffic send KIND ARGS...`.
+
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+pub fn main(args: &[String]) {
+    let arg = |i: usize| args.get(i).map_or("", String::as_str);
+    let number = |i: usize| arg(i).parse::<u64>().unwrap_or(0);
+    match arg(0) {
+        "udp" => udp(arg(1), number(2) as usize, number(3), number(4)),
+        "flows" => flows(arg(1), number(2), number(3)),
+        "packet" => packet(arg(1), number(2) as usize, number(3), arg(4) == "bypass"),
+        "connects" => connects(arg(1), number(2)),
+        "echo" => echo(arg(1)),
+        "sink" => sink(arg(1)),
+        other => panic!("no sender {other:?}"),
+    }
+}
+
+/// Datagrams of `size` bytes at `per_second` for `seconds`.
+fn udp(to: &str, size: usize, per_second: u64, seconds: u64) {
+    let socket = UdpSocket::bind(if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" }).expect("binds");
+    socket.connect(to).expect("connects");
+    let buffer = vec![0u8; size];
+    paced(per_second, seconds, || {
+        let _ = socket.send(&buffer);
+    });
+}
+
+/// Calls `f` so often, in little bursts, whatever the scheduler does.
+fn paced(per_second: u64, seconds: u64, mut f: impl FnMut()) {
+    let (begun, mut sent) = (Instant::now(), 0u64);
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        let due = (begun.elapsed().as_secs_f64() * per_second as f64) as u64;
+        // After a long pause (a busy machine) don't send all that was missed at once.
+        sent = sent.max(due.saturating_sub(per_second / 5 + 1));
+        while sent < due {
+            f();
+            sent += 1;
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// One datagram each to a new port, `per_second`; each flow sends twice.
+fn flows(to: &str, per_second: u64, seconds: u64) {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("binds");
+    let mut port = 1024u16;
+    paced(per_second, seconds, || {
+        port = port.checked_add(1).unwrap_or(1024);
+        let _ = socket.send_to(b"x", (to, port));
+        let _ = socket.send_to(b"x", (to, port));
+    });
+}
+
+/// Frames through AF_PACKET as fast as they go.
+fn packet(device: &str, size: usize, seconds: u64, bypass: bool) {
+    let socket = crate::sys::PacketSocket::open(device, bypass).expect("AF_PACKET");
+    let mut frame = vec![0u8; size];
+    frame[..6].fill(0xff);
+    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        if socket.send(&frame).is_err() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+/// Connects again and again; prints how often it worked.
+fn connects(to: &str, seconds: u64) {
+    let (begun, mut made) = (Instant::now(), 0);
+    let address = to.parse().expect("an address");
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        if TcpStream::connect_timeout(&address, Duration::from_millis(20)).is_ok() {
+            made += 1;
+        }
+    }
+    println!("{made}");
+}
+
+/// Accepts and closes.
+fn sink(at: &str) {
+    let listener = TcpListener::bind(at).expect("binds");
+    for _ in listener.incoming() {}
+}
+
+/// Sends every datagram back.
+fn echo(at: &str) {
+    let socket = UdpSocket::bind(at).expect("binds");
+    let mut buffer = [0u8; 2048];
+    while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+        let _ = socket.send_to(&buffer[..n], from);
+    }
+}
