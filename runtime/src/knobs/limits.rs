@@ -289,6 +289,12 @@ fn put_device(limits: &mut Limits, knob: &str, device: Device, amount: Option<u6
 const THROTTLES: [(&str, &str); 4] =
     [("read-bps", "rbps"), ("write-bps", "wbps"), ("read-iops", "riops"), ("write-iops", "wiops")];
 
+/// Which throttle a knob sets, in the order of [`Totals::all`].
+pub fn throttle_index(knob: &str) -> Option<usize> {
+    let name = knob.strip_prefix("blkio.")?;
+    THROTTLES.iter().position(|(throttle, _)| *throttle == name)
+}
+
 /// The list that holds a throttle; `index` as in [`Totals::all`].
 pub fn throttles(io: &mut BlockIo, index: usize) -> &mut Vec<ThrottleDevice> {
     match index {

@@ -7,6 +7,7 @@ pub mod devices;
 pub mod layers;
 pub mod limits;
 pub mod table;
+pub mod update;
 pub mod value;
 
 pub use layers::{at_create, Layers};
