@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Change, Layout, Location, Resources, Transaction, Undo};
@@ -196,7 +197,6 @@ impl cgroup::Step for Net<'_> {
     }
 
     fn apply(&mut self) -> cgroup::Result<()> {
-        use std::os::fd::AsFd;
         let mut record = self.record.borrow_mut();
         let Some(record) = record.as_mut() else { return Ok(()) };
         let undo = netlimit::update(record, &self.change, self.netns.as_ref().map(AsFd::as_fd));
@@ -206,7 +206,9 @@ impl cgroup::Step for Net<'_> {
 
     fn undo(&mut self) -> cgroup::Result<()> {
         match (self.undo.take(), self.record.borrow_mut().as_mut()) {
-            (Some(undo), Some(record)) => undo.restore(record).map_err(foreign),
+            (Some(undo), Some(record)) => {
+                undo.restore(record, self.netns.as_ref().map(AsFd::as_fd)).map_err(foreign)
+            }
             _ => Ok(()),
         }
     }
