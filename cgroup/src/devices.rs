@@ -220,6 +220,28 @@ fn covers(wide: &Key, narrow: &Key) -> bool {
     wide.0 == narrow.0 && any(wide.1, narrow.1) && any(wide.2, narrow.2)
 }
 
+/// What a list of grants starting from none comes to. `None` if the rules end in a list of refusals.
+pub(crate) fn grants(rules: &[DeviceRule]) -> Result<Option<Vec<Grant>>> {
+    let mut list = List { allow: false, exceptions: BTreeMap::new() };
+    for rule in rules {
+        list.apply(&parse(rule)?)?;
+    }
+    let grant = |(key, access): (Key, u8)| {
+        let text = Entry(key, access).to_string();
+        let access = text.rsplit(' ').next().unwrap_or_default().to_string();
+        Grant { block: key.0 == Node::Block, major: key.1, minor: key.2, access }
+    };
+    Ok((!list.allow).then(|| list.exceptions.into_iter().map(grant).collect()))
+}
+
+/// One grant of a device list.
+pub(crate) struct Grant {
+    pub block: bool,
+    pub major: Option<u32>,
+    pub minor: Option<u32>,
+    pub access: String,
+}
+
 /// The rules as a BPF program: the last rule that speaks about an access decides it; what no rule speaks
 /// about is denied.
 pub fn program(rules: &[DeviceRule]) -> Result<Vec<bpf::Insn>> {
