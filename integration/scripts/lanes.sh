@@ -44,6 +44,7 @@ check() {
     tell "$name" 0 1 0 $((SECONDS - start))
     tail -n 60 "$log"
   fi
+  return "$rc"
 }
 
 # skip NAME REASON: what can't be run here at all

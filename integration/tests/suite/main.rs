@@ -9,6 +9,7 @@ mod cli;
 mod docker;
 mod exec;
 mod hooks;
+mod killed;
 mod lifecycle;
 mod namespaces;
 mod process;
