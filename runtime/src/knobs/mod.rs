@@ -4,6 +4,7 @@ pub mod applied;
 pub mod base;
 pub mod class;
 pub mod devices;
+pub mod helper;
 pub mod layers;
 pub mod limits;
 pub mod table;
