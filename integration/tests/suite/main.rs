@@ -6,6 +6,7 @@
 mod attributes;
 mod cgroups;
 mod cli;
+mod ctr;
 mod docker;
 mod exec;
 mod hooks;
@@ -14,5 +15,6 @@ mod lifecycle;
 mod namespaces;
 mod process;
 mod rootfs;
+mod rootless;
 mod seccomp;
 mod security;

@@ -1,0 +1,60 @@
+//! containerd by `ctr`, with the program under test behind containerd's own shim, compared with runc.
+
+use integration::engine::{engine, Engine, IMAGE};
+use integration::{host, Out};
+use std::sync::OnceLock;
+
+/// Docker's image, in containerd's own store.
+fn imported(engine: &Engine) -> Result<(), String> {
+    static DONE: OnceLock<Result<(), String>> = OnceLock::new();
+    let line =
+        format!("$D save {IMAGE} | ctr -a {} images import - >/dev/null", engine.containerd().display());
+    let import = || match engine.script(&line, "", "") {
+        out if out.code == 0 => Ok(()),
+        out => Err(format!("ctr can't import an image here: {}", out.stderr.trim())),
+    };
+    DONE.get_or_init(import).clone()
+}
+
+/// A script in which `$C` is ctr, `$RUN` its `run` with the runtime chosen, `$I` the image, `$N` a name.
+fn script(engine: &Engine, script: &str, runtime: &str, name: &str) -> Out {
+    let c = format!("ctr -a {}", engine.containerd().display());
+    let run = format!("{c} run --runtime io.containerd.runc.v2 --runc-binary {runtime}");
+    let image = format!("I=docker.io/library/{IMAGE}:latest");
+    engine.script(&format!("C='{c}'; RUN='{run}'; {image}; {script}"), "", name)
+}
+
+#[track_caller]
+fn like_runc(name: &str, text: &str) {
+    let engine = match engine() {
+        Ok(engine) => engine,
+        Err(reason) => integration::skip!("{reason}"),
+    };
+    if let Err(reason) = imported(engine) {
+        integration::skip!("{reason}");
+    }
+    let program = std::fs::canonicalize(host::runtime()).unwrap();
+    let ours = script(engine, text, program.to_str().unwrap(), &format!("{name}-tested"));
+    let theirs = script(engine, text, "runc", &format!("{name}-runc"));
+    let plain =
+        |s: &str| s.replace(&format!("{name}-tested"), "NAME").replace(&format!("{name}-runc"), "NAME");
+    assert_eq!(plain(&ours.stdout), plain(&theirs.stdout), "with {text}\n  ours: {ours}\n  runc: {theirs}");
+    assert_eq!(ours.code, theirs.code, "with {text}\n  ours: {ours}\n  runc: {theirs}");
+    assert!(!ours.stdout.is_empty(), "the case shows nothing: {text}: {ours}");
+}
+
+macro_rules! cases {
+    ($($name:ident: $script:expr;)*) => { $(#[test] fn $name() { like_runc(concat!("ctr-", stringify!($name)), $script); })* };
+}
+
+cases! {
+    run: "$RUN --rm $I $N echo hello; echo $?";
+    run_status: "$RUN --rm $I $N sh -c 'exit 7'; echo $?";
+    exec: "$RUN -d $I $N sleep 1000; $C task exec --exec-id a $N sh -c 'echo in; exit 5'; echo $?; $C task kill -s KILL $N; sleep 1; $C task rm $N; $C container rm $N; echo $?";
+    pause: "$RUN -d $I $N sleep 1000; $C task pause $N; $C task ls | grep $N | awk '{print $3}'; $C task resume $N; $C task ls | grep $N | awk '{print $3}'; $C task kill -s KILL $N; sleep 1; $C task rm $N; $C container rm $N; echo $?";
+    processes: "$RUN -d $I $N sleep 1000; $C task ps $N | wc -l; $C task kill -s KILL $N; sleep 1; $C task rm $N; $C container rm $N; echo $?";
+    metrics: "$RUN -d $I $N sleep 1000; $C task metrics $N | grep -c pids.current; $C task kill -s KILL $N; sleep 1; $C task rm $N; $C container rm $N; echo $?";
+    limits: "$RUN --rm --memory-limit 67108864 $I $N sh -c 'cat /sys/fs/cgroup/memory.max 2>/dev/null; echo done'";
+    flags: "$RUN --rm --read-only --env A=b --cwd /tmp --privileged=false $I $N sh -c 'echo $A; pwd; touch /x 2>/dev/null || echo readonly'";
+    unknown_program: "$RUN --rm $I $N nothing >/dev/null 2>&1; echo $?";
+}

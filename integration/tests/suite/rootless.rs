@@ -1,0 +1,97 @@
+//! Containers of a user without privileges: a user namespace that maps that user alone.
+
+use integration::bundle::mount;
+use integration::{skip, Container, Out, Run};
+use serde_json::json;
+use std::fs;
+
+const USER: &str = "1000";
+
+/// Does this machine let plain users make user namespaces?
+fn allowed() -> bool {
+    as_user(Run::new("setpriv"), &["unshare", "--user", "true"]).out().code == 0
+}
+
+fn as_user(run: Run, command: &[&str]) -> Run {
+    run.args(["--reuid", USER, "--regid", USER, "--clear-groups", "--inh-caps=-all", "--"]).args(command)
+}
+
+/// A container that the plain user can run.
+fn container(name: &str, script: &str) -> Container {
+    let c = Container::sh(name, script).namespace("user", None).with(|c| {
+        let map = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+        c["linux"]["uidMappings"] = map.clone();
+        c["linux"]["gidMappings"] = map;
+        c["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+        c["linux"].as_object_mut().unwrap().remove("resources");
+        let pts = mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        );
+        for m in c["mounts"].as_array_mut().unwrap() {
+            if m["destination"] == "/dev/pts" {
+                *m = pts.clone();
+            }
+        }
+    });
+    c.bundle.write();
+    Run::sh("cp -a rootfs own && rm -rf rootfs && mv own rootfs && chown -R 1000:1000 .")
+        .dir(&c.bundle.dir)
+        .ok();
+    Run::new("chown").args([USER]).args([&c.root]).ok();
+    c
+}
+
+fn runtime(c: &Container, args: &[&str]) -> Out {
+    let program = integration::host::runtime();
+    let root = c.root.to_str().unwrap();
+    let mut command = vec![program.to_str().unwrap(), "--root", root];
+    command.extend(args);
+    as_user(Run::new("setpriv"), &command).without_env("XDG_RUNTIME_DIR").dir(&c.bundle.dir).out()
+}
+
+#[test]
+fn a_plain_user_runs_a_container() {
+    if !allowed() {
+        skip!("plain users may not make user namespaces here");
+    }
+    let c = container(
+        "rootless",
+        "id -u; cat /proc/self/uid_map; echo x >/dev/null && touch /tmp/mine && hostname",
+    );
+    let out = runtime(&c, &["run", &c.id]).ok();
+    assert_eq!(out.stdout.split_whitespace().collect::<Vec<_>>(), ["0", "0", "1000", "1", "box"], "{out}");
+    let owner =
+        std::os::unix::fs::MetadataExt::uid(&fs::metadata(c.bundle.rootfs().join("tmp/mine")).unwrap());
+    assert_eq!(owner, 1000);
+}
+
+#[test]
+fn a_plain_users_container_lives_through_its_states() {
+    if !allowed() {
+        skip!("plain users may not make user namespaces here");
+    }
+    let c = container("rootlesslife", "sleep 1000000");
+    runtime(&c, &["create", &c.id]).ok();
+    runtime(&c, &["start", &c.id]).ok();
+    runtime(&c, &["exec", &c.id, "hostname"]).ok().says("box");
+    runtime(&c, &["exec", &c.id, "sh", "-c", "exit 6"]).exits(6);
+    runtime(&c, &["kill", &c.id, "KILL"]).ok();
+    integration::eventually("its end", || runtime(&c, &["state", &c.id]).ok().json()["status"] == "stopped");
+    runtime(&c, &["delete", &c.id]).ok();
+    assert_eq!(fs::read_dir(&c.root).unwrap().count(), 0);
+}
+
+#[test]
+fn limits_that_cannot_be_set_are_an_error() {
+    if !allowed() {
+        skip!("plain users may not make user namespaces here");
+    }
+    let c = container("rootlesslimit", "true").with(|c| {
+        c["linux"]["resources"] = json!({ "memory": { "limit": 67_108_864 } });
+    });
+    c.bundle.write();
+    runtime(&c, &["run", &c.id]).fails();
+}
