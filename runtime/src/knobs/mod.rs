@@ -5,13 +5,14 @@ pub mod base;
 pub mod class;
 pub mod devices;
 pub mod helper;
+pub mod inspect;
 pub mod layers;
 pub mod limits;
 pub mod table;
 pub mod update;
 pub mod value;
 
-pub use layers::{at_create, Layers};
+pub use applied::{attach_links, create, Applied, Saved};
 
 use crate::error::Result;
 use crate::invalid;
@@ -73,5 +74,51 @@ mod tests {
         assert!(is_flag("blkio-write-bps") && !is_flag("blkio.write-bps") && !is_flag("memory"));
         let raw = from_flag("cgroup-file", "memory.high=a=b").unwrap();
         assert_eq!(raw, ("cgroup.memory.high".into(), "a=b".into()));
+    }
+
+    /// The table of docs/knobs.md.
+    fn table_text() -> String {
+        let mut text = String::from(
+            "| knob | value | range | cgroup v1 | cgroup v2 | |\n| --- | --- | --- | --- | --- | --- |\n",
+        );
+        for k in table::KNOBS.iter().chain([&table::RAW_KNOB]) {
+            let file = |f: &str| if f.is_empty() { "-".to_string() } else { format!("`{f}`") };
+            let runc = if k.runc_flag { " Flag as runc's." } else { "" };
+            let lacking = format!("{}. Lacking: {}.", k.about, k.lacking);
+            text += &format!(
+                "| `{}` | {} | {} | {} | {} | {lacking}{runc} |\n",
+                k.name,
+                k.value_text(),
+                k.range_text(),
+                file(k.v1),
+                file(k.v2)
+            );
+        }
+        text
+    }
+
+    #[test]
+    fn docs_have_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/knobs.md");
+        let docs = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = docs.split_once("docs_have_the_table` -->\n").unwrap();
+        let (_, after) = rest.split_once("<!-- end -->").unwrap();
+        let wanted = format!("{before}docs_have_the_table` -->\n{}<!-- end -->{after}", table_text());
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &wanted).unwrap();
+        }
+        assert!(
+            docs == wanted || std::env::var_os("UPDATE_DOCS").is_some(),
+            "docs/knobs.md: run with UPDATE_DOCS=1"
+        );
+    }
+
+    #[test]
+    fn the_examples_are_good() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/hydra.toml");
+        let classes = class::read(std::path::Path::new(path)).unwrap();
+        assert_eq!(classes.classes.keys().collect::<Vec<_>>(), ["batch", "bronze", "gold", "silver"]);
+        classes.classes.keys().for_each(|name| drop(classes.get(name).unwrap()));
+        assert_eq!(classes.default.as_deref(), Some("bronze"));
     }
 }

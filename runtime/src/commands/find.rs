@@ -1,0 +1,110 @@
+//! Containers by what people call them: over the roots of all engines, by prefix or Docker name.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Setting;
+use crate::error::{Context, Error, Kind, Result};
+use crate::state::{check_id, Container, Store};
+
+/// Where Docker keeps what it knows of containers.
+const DOCKER: &str = "/var/lib/docker/containers";
+
+/// The roots that hold containers of this runtime: with `--root` that one alone.
+pub fn roots(setting: &Setting) -> Vec<PathBuf> {
+    let own = setting.store.root().to_path_buf();
+    let mut roots = vec![own];
+    if setting.global.root.is_none() {
+        let below = |dir: &str| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
+        roots.extend(below("/run/docker/runtime-runc"));
+        roots.extend(below("/run/containerd/runc"));
+        roots.extend(["/run/hydra", "/run/runc"].map(PathBuf::from));
+    }
+    let mut seen = BTreeSet::new();
+    roots.retain(|root| root.is_dir() && seen.insert(fs::canonicalize(root).unwrap_or_else(|_| root.clone())));
+    roots
+}
+
+/// Every container of these roots.
+pub fn all(setting: &Setting) -> Result<Vec<Container>> {
+    let mut containers = Vec::new();
+    for root in roots(setting) {
+        containers.extend(Store::new(root).list()?);
+    }
+    Ok(containers)
+}
+
+/// The container of that ID. Without `--root` an ID may also be a unique prefix or a name that Docker gave.
+pub fn one(setting: &Setting, id: &str) -> Result<Container> {
+    let exact = setting.store.load(id);
+    match &exact {
+        Err(e) if e.kind() == Kind::NotFound && setting.global.root.is_none() => {}
+        _ => return exact,
+    }
+    let roots = roots(setting);
+    let found = matching(&roots, |name| name == id);
+    let found = if found.is_empty() && id.len() >= 2 { matching(&roots, |name| name.starts_with(id)) } else { found };
+    let found = match (found.is_empty(), docker_id(id)) {
+        (true, Some(full)) => matching(&roots, |name| name == full),
+        _ => found,
+    };
+    match &found[..] {
+        [] => exact,
+        [(root, name)] => Store::new(root).load(name),
+        many => {
+            let names = many.iter().map(|(root, name)| root.join(name).display().to_string());
+            let names: Vec<_> = names.collect();
+            Err(Error::invalid(format!("{id} is ambiguous: {}", names.join(", "))))
+        }
+    }
+}
+
+fn matching(roots: &[PathBuf], wanted: impl Fn(&str) -> bool) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for root in roots {
+        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            // Directories of other runtimes have a state.json too, but not one of ours.
+            if wanted(&name) && check_id(&name).is_ok() && Store::new(root).load(&name).is_ok() {
+                found.push((root.clone(), name));
+            }
+        }
+    }
+    found
+}
+
+fn docker_id(name: &str) -> Option<String> {
+    let wanted = format!("/{}", name.trim_start_matches('/'));
+    let entries = fs::read_dir(DOCKER).ok()?.flatten();
+    entries.filter_map(|e| named(&e.path(), &wanted)).next()
+}
+
+fn named(dir: &Path, wanted: &str) -> Option<String> {
+    let text = fs::read(dir.join("config.v2.json")).ok()?;
+    let json: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    (json["Name"] == wanted).then(|| json["ID"].as_str().map(str::to_string))?
+}
+
+/// The containers that IDs name, or those of classes.
+pub fn several(setting: &Setting, ids: &[String], classes: &[String]) -> Result<Vec<Container>> {
+    let mut found = ids.iter().map(|id| one(setting, id)).collect::<Result<Vec<_>>>()?;
+    if !classes.is_empty() {
+        for container in all(setting)? {
+            let class = container.state.knobs.layers.class_name();
+            let known = found.iter().any(|c| c.path() == container.path());
+            if !known && class.is_some_and(|class| classes.iter().any(|c| c == class)) {
+                found.push(container);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// config.json as `create` read it, for its own resources.
+pub fn own_resources(container: &Container) -> Result<cgroup::Resources> {
+    let text = container.config()?;
+    let spec: crate::spec::Spec =
+        serde_json::from_slice(&text).map_err(|e| Error::new(Kind::System, e.to_string())).context("reading config.json")?;
+    Ok(spec.linux.and_then(|l| l.resources).unwrap_or_default())
+}
