@@ -105,7 +105,7 @@ struct GetInfo {
     info: u64,
 }
 
-// SAFETY (all): repr(C), no padding; the addresses are filled in next to the call, from live slices.
+// SAFETY: repr(C), no padding; the addresses are filled in next to the call, from live slices.
 unsafe impl Attr for MapCreate {}
 // SAFETY: as above.
 unsafe impl Attr for ProgLoad {}

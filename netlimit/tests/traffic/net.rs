@@ -98,10 +98,6 @@ impl Container {
         File::open(format!("/proc/{}/ns/net", self.holder.id())).expect("the namespace")
     }
 
-    pub fn pid(&self) -> u32 {
-        self.holder.id()
-    }
-
     pub fn target(&self) -> Target<'_> {
         Target { cgroup2: Some(&self.cgroup), net_cls: None, net_prio: None, network: self.network }
     }
@@ -116,13 +112,8 @@ impl Container {
     /// A command in the namespace and the cgroup.
     pub fn command(&self, program: &str) -> Command {
         let mut c = Command::new("sh");
-        let enter = r#"echo $$ > "$1/cgroup.procs" && shift && exec nsenter -t "$1" -n -- "$@""#;
-        // `shift` leaves the pid as $1; it is taken off by the second one.
-        let enter = enter.replace(
-            "exec nsenter -t \"$1\" -n -- \"$@\"",
-            "p=$1 && shift && exec nsenter -t $p -n -- \"$@\"",
-        );
-        c.args(["-c", &enter, "sh"]).arg(&self.cgroup).arg(self.holder.id().to_string()).arg(program);
+        let enter = r#"echo $$ > "$1/cgroup.procs" && n=$2 && shift 2 && exec nsenter -t "$n" -n -- "$@""#;
+        c.args(["-c", enter, "sh"]).arg(&self.cgroup).arg(self.holder.id().to_string()).arg(program);
         c
     }
 

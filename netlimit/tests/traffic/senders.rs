@@ -12,6 +12,7 @@ pub fn main(args: &[String]) {
         "packet" => packet(arg(1), number(2) as usize, number(3), arg(4) == "bypass"),
         "connects" => connects(arg(1), number(2)),
         "echo" => echo(arg(1)),
+        "probe" => probe(arg(1), number(2)),
         "sink" => sink(arg(1)),
         other => panic!("no sender {other:?}"),
     }
@@ -77,6 +78,30 @@ fn connects(to: &str, seconds: u64) {
         }
     }
     println!("{made}");
+}
+
+/// Small requests to an echo, one after another; prints how many were answered, and the median and the 99th
+/// percentile of the round trip in microseconds.
+fn probe(to: &str, requests: u64) {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("binds");
+    socket.connect(to).expect("connects");
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("sets");
+    let mut times = Vec::new();
+    for i in 0..requests {
+        let begun = Instant::now();
+        let mut buffer = [0u8; 8];
+        let _ = socket.send(&i.to_ne_bytes());
+        while socket.recv(&mut buffer).is_ok() {
+            if u64::from_ne_bytes(buffer) == i {
+                times.push(begun.elapsed().as_micros());
+                break;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    times.sort_unstable();
+    let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or(0);
+    println!("{} {} {}", times.len(), at(50), at(99));
 }
 
 /// Accepts and closes.

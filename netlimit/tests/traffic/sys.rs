@@ -52,3 +52,17 @@ impl PacketSocket {
         Ok(())
     }
 }
+
+/// Whether the kernel still has a BPF map of this id.
+pub fn map_exists(id: u32) -> bool {
+    const MAP_GET_FD_BY_ID: i32 = 14;
+    let attr = [id, 0, 0];
+    // SAFETY: `attr` is live and of the size given.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, MAP_GET_FD_BY_ID, attr.as_ptr(), size_of_val(&attr)) };
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: a new descriptor, nobody else's; it is closed at once.
+    drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+    true
+}
