@@ -117,8 +117,10 @@ fn fill(
         refuse_used(cgroup)?;
     }
     // The choice between two files (BFQ or not) needs the directory; everything else is settled.
-    let weights =
-        resources.block_io.as_ref().is_some_and(|io| io.weight.is_some() || !io.weight_device.is_empty());
+    let weights = resources
+        .block_io
+        .as_ref()
+        .is_some_and(|io| io.weight.is_some_and(|n| n != 0) || !io.weight_device.is_empty());
     let replanned = match (existing, weights) {
         (true, _) => Some(cgroup.plan(layout, resources)?),
         (false, true) => Some(plan_fresh(layout, resources, &|c, f| cgroup.dir(c)?.peek(f))?),

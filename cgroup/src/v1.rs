@@ -142,7 +142,7 @@ pub(crate) fn check_shares(shares: u64) -> Result<()> {
 }
 
 pub fn block_io(io: &BlockIo, facts: &Facts<'_>, plan: &mut Plan) -> Result<()> {
-    let weights = io.weight.is_some() || !io.weight_device.is_empty();
+    let weights = io.weight.is_some_and(|n| n != 0) || !io.weight_device.is_empty();
     // CFQ's files went with Linux 5.0; BFQ has its own.
     let old = weights && (facts.read)("blkio", "blkio.weight").is_some();
     let (weight, per_device) = if old {

@@ -115,7 +115,7 @@ fn io_weight(weight: u16) -> u64 {
 }
 
 pub fn block_io(io: &BlockIo, facts: &Facts<'_>, plan: &mut Plan) -> Result<()> {
-    let weights = io.weight.is_some() || !io.weight_device.is_empty();
+    let weights = io.weight.is_some_and(|n| n != 0) || !io.weight_device.is_empty();
     let bfq = weights && (facts.read)("io", "io.bfq.weight").is_some();
     let value = |w: u16| if bfq { u64::from(w) } else { io_weight(w) };
     let file = if bfq { "io.bfq.weight" } else { "io.weight" };
