@@ -68,7 +68,9 @@ impl Engine {
             let _ = symlink(&shim, bin.join("containerd-shim-hydra-v2"));
         }
         let _ = symlink(&runtime, bin.join("runtime"));
-        let mut runtimes = serde_json::json!({ "tested": { "path": runtime } });
+        // "hydra" is the name README tells people to use.
+        let own = serde_json::json!({ "path": runtime });
+        let mut runtimes = serde_json::json!({ "tested": own, "hydra": own });
         if Path::new("/usr/bin/crun").exists() && host::cgroups() != host::Cgroups::Hybrid {
             runtimes["crun"] = serde_json::json!({ "path": "/usr/bin/crun" });
         }

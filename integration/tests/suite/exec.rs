@@ -51,7 +51,8 @@ fn exec_joins_every_cgroup() {
     let of = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     assert_eq!(of(&pid), of(&c.pid().to_string()));
     let pids = c.verb(&["ps", "-f", "json", &c.id]).ok().json();
-    assert!(pids.as_array().unwrap().iter().any(|p| p.to_string() == pid), "{pids}");
+    let pid: i64 = pid.parse().unwrap();
+    assert!(pids.as_array().unwrap().iter().any(|p| *p == pid), "{pids}");
 }
 
 #[test]

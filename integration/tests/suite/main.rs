@@ -14,6 +14,7 @@ mod killed;
 mod lifecycle;
 mod namespaces;
 mod process;
+mod readme;
 mod rootfs;
 mod rootless;
 mod seccomp;

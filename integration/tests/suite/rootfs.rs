@@ -8,7 +8,7 @@ use std::fs;
 /// The line of the container's mountinfo for a mount point.
 fn mountinfo(c: Container, point: &str) -> String {
     let out = c.args(&["cat", "/proc/self/mountinfo"]).run().ok().stdout;
-    let line = out.lines().filter(|l| l.split(' ').nth(4) == Some(point)).next_back();
+    let line = out.lines().rfind(|l| l.split(' ').nth(4) == Some(point));
     line.unwrap_or_else(|| panic!("{point} is no mount: {out}")).to_string()
 }
 

@@ -1,0 +1,82 @@
+//! What README.md tells people to do is done, as it stands there, with the paths of the programs under test.
+
+use integration::engine::{engine, IMAGE};
+use integration::{host, janitor, skip, Bundle, Run};
+use std::fs;
+use std::path::Path;
+
+const README: &str = include_str!("../../../README.md");
+
+/// The block after a `<!-- tested: NAME -->`, with the installed program's path replaced.
+fn block(name: &str) -> String {
+    let mark = format!("<!-- tested: {name} -->\n```");
+    let (_, rest) = README.split_once(&mark).unwrap_or_else(|| panic!("no block {name} in README.md"));
+    let (_, body) = rest.split_once('\n').expect("a block has lines");
+    let (body, _) = body.split_once("```").expect("a block ends");
+    let runtime = fs::canonicalize(host::runtime()).expect("the program under test");
+    body.replace("/usr/local/bin/runtime", runtime.to_str().expect("path"))
+}
+
+#[test]
+fn dockers_registration_is_what_the_tests_use() {
+    // The private daemon of the tests has the very keys that README shows.
+    let shown: serde_json::Value = serde_json::from_str(&block("daemon.json")).expect("JSON");
+    let path = &shown["runtimes"]["hydra"]["path"];
+    let engine = match engine() {
+        Ok(engine) => engine,
+        Err(reason) => skip!("{reason}"),
+    };
+    let used = fs::read(engine.dir().join("daemon.json")).unwrap();
+    let used: serde_json::Value = serde_json::from_slice(&used).unwrap();
+    assert_eq!(used["runtimes"]["hydra"]["path"], *path);
+    engine.script(&block("docker"), "hydra", "readme").ok().says("hello");
+}
+
+#[test]
+fn ctr_runs_a_container() {
+    let engine = match engine() {
+        Ok(engine) => engine,
+        Err(reason) => skip!("{reason}"),
+    };
+    let sock = engine.containerd();
+    let line = format!(
+        "export CONTAINERD_ADDRESS={}; $D save {IMAGE} | ctr images import - >/dev/null && {}",
+        sock.display(),
+        block("ctr")
+    );
+    engine.script(&line, "hydra", "readme").ok().says("hello");
+}
+
+#[test]
+fn containerd_takes_the_configuration() {
+    let file = janitor::scratch().join("config.toml");
+    fs::write(&file, block("config.toml")).unwrap();
+    let out = Run::new("containerd").args(["--config"]).args([&file]).args(["config", "dump"]).ok();
+    assert!(out.stdout.contains("runtimes.hydra]"), "{out}");
+}
+
+#[test]
+fn podman_runs_a_container() {
+    if Run::sh("command -v podman").out().code != 0 {
+        skip!("podman is not installed");
+    }
+    let store = janitor::scratch().join("podman");
+    janitor::at_end(&format!("podman --root {0}/root --runroot {0}/run rm -fa", store.display()));
+    let podman = format!("podman --root {0}/root --runroot {0}/run", store.display());
+    let import = format!("tar -C {} -c . | {podman} import - box", integration::bundle::template().display());
+    Run::sh(&import).patient(3).ok();
+    let line = block("podman").replacen("podman", &podman, 1).replace("run --rm", "run --rm --network none");
+    Run::sh(&line).patient(3).ok().says("hello");
+}
+
+#[test]
+fn a_container_by_hand() {
+    let bundle = Bundle::new("readme-hand/bundle");
+    let bin = bundle.dir.join("bin");
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(fs::canonicalize(host::runtime()).unwrap(), bin.join("runtime")).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let out = Run::sh(&block("hand")).env("PATH", path).dir(bundle.dir.parent().unwrap()).ok();
+    assert!(!out.stdout.trim().is_empty(), "{out}");
+    assert!(Path::new(&bundle.dir.join("config.json")).exists());
+}
