@@ -8,7 +8,6 @@ use crate::state::{Job, Op, Process, Setup, Task};
 use crate::stream::fd;
 use crate::sys::{self, Change, Fd};
 use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Of a runtime's log or output so much is read.
@@ -385,13 +384,24 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
 }
 
 pub fn stat_field(pid: u32, n: usize) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name may hold anything; the last parenthesis ends it, and is field 2.
-    let rest = &text[text.rfind(')')? + 1..];
-    rest.split_ascii_whitespace().nth(n - 3)?.parse().ok()
+    stat(pid)?.get(n - 3)?.parse().ok()
 }
 
-/// The name of a path's last part as bytes.
-pub fn last_part(path: &Path) -> Vec<u8> {
-    path.file_name().map(|n| n.as_bytes().to_vec()).unwrap_or_default()
+/// The fields of /proc/PID/stat from the third on.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name may hold anything; the last parenthesis ends it, and is field 2.
+    Some(text[text.rfind(')')? + 1..].split_ascii_whitespace().map(String::from).collect())
+}
+
+/// How a zombie ended, which anybody with the right to trace it may read (field 52).
+pub fn zombie_exit(pid: u32) -> Option<Change> {
+    let fields = stat(pid)?;
+    if fields.first()? != "Z" {
+        return None;
+    }
+    let status: i32 = fields.get(49)?.parse().ok()?;
+    let code =
+        if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    Some(Change { pid: pid as i32, stopped: false, code: code as u32, core: libc::WCOREDUMP(status) })
 }

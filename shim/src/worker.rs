@@ -135,8 +135,7 @@ impl Worker<'_> {
         for i in 0..self.root.state.ops.len() {
             let op = &self.root.state.ops[i];
             let number = header.op_fds[op.slot as usize].load(SeqCst);
-            // No event is asked for: a hang-up, which tells that somebody else reaped it, is always reported.
-            self.add(if number > 0 { number } else { -1 }, 0, Source::Job(i));
+            self.add(if number > 0 { number } else { -1 }, libc::POLLIN, Source::Job(i));
         }
         let mut soon = self.watch_processes();
         soon |= !self.root.state.closing.is_empty();
@@ -157,7 +156,7 @@ impl Worker<'_> {
                 let Some(process) = self.root.state.tasks[t].processes().nth(p) else { continue };
                 let mut wanted: Vec<(u32, i16, Source)> = Vec::new();
                 if !process.exited() {
-                    wanted.push((process.pidfd, 0, Source::Pid(t, p)));
+                    wanted.push((process.pidfd, libc::POLLIN, Source::Pid(t, p)));
                 }
                 wanted.push((process.console_listener, libc::POLLIN, Source::Console(t, p)));
                 for (stream, source) in [(&process.out, Source::Out(t, p)), (&process.err, Source::Err(t, p))]

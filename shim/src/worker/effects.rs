@@ -142,9 +142,7 @@ impl Worker<'_> {
 
     /// Somebody who is not a head was the parent, and reaped it: the pidfd still knows how it ended, on Linux 6.15 and later.
     pub(super) fn job_reaped_elsewhere(&mut self, index: usize, pidfd: Fd, revents: i16) {
-        if revents & libc::POLLHUP == 0 {
-            return;
-        }
+        self.children();
         self.keepers_news();
         let header = self.map.header();
         let Some(op) = self.root.state.ops.get(index).cloned() else { return };
@@ -152,14 +150,24 @@ impl Worker<'_> {
             return;
         }
         let pid = header.ops[op.slot as usize].load(SeqCst);
-        let unknown = Change { pid, stopped: false, code: 255, core: false };
-        self.job_ended(&op, sys::pidfd_exit(pidfd).unwrap_or(unknown));
+        if let Some(change) = self.seen_from_outside(pid, pidfd, revents) {
+            self.job_ended(&op, change);
+        }
+    }
+
+    /// How a process ended whose parent is no head. Before it is reaped /proc tells, afterwards the pidfd does, on Linux 6.15
+    /// and later; else it is unknown (pid 0). None: a head is its parent and will hear of it.
+    fn seen_from_outside(&self, pid: i32, pidfd: Fd, revents: i16) -> Option<Change> {
+        if revents & libc::POLLHUP == 0 {
+            let parent = job::stat_field(pid as u32, 4)? as i32;
+            let heads = [std::process::id() as i32, self.map.header().keeper.load(SeqCst)];
+            return if heads.contains(&parent) { None } else { job::zombie_exit(pid as u32) };
+        }
+        let unknown = Change { pid: 0, stopped: false, code: 255, core: false };
+        Some(sys::pidfd_exit(pidfd).unwrap_or(unknown))
     }
 
     pub(super) fn reaped_elsewhere(&mut self, t: usize, p: usize, pidfd: Fd, revents: i16) {
-        if revents & (libc::POLLHUP | libc::POLLIN) == 0 {
-            return;
-        }
         self.children();
         self.keepers_news();
         let Some(process) = self.root.state.tasks.get(t).and_then(|t| t.processes().nth(p)) else { return };
@@ -167,10 +175,9 @@ impl Worker<'_> {
             return;
         }
         let pid = process.pid;
-        let exit = match sys::pidfd_exit(pidfd) {
-            Some(c) => Event::Exit { pid, code: c.code, core: c.core, unknown: false },
-            None => Event::Exit { pid, code: 255, core: false, unknown: true },
-        };
+        let Some(change) = self.seen_from_outside(pid as i32, pidfd, revents) else { return };
+        let unknown = change.pid == 0;
+        let exit = Event::Exit { pid, code: change.code, core: change.core, unknown };
         self.event(exit);
     }
 

@@ -95,7 +95,8 @@ impl Worker<'_> {
             p.child_in = number(open(&path, OFlag::O_RDONLY)?);
             p.stdin_pipe = number(ours);
             let source = p.stdin.strip_prefix("fifo://").unwrap_or(&p.stdin);
-            let source = number(open(Path::new(source), OFlag::O_RDWR | OFlag::O_NONBLOCK)?);
+            // Not for writing: that the last writer left is how some clients say that there is no more.
+            let source = number(open(Path::new(source), OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
             p.inputs.push(Input { source, ..Input::default() });
         }
         let (stdout, stderr) = (p.stdout.clone(), p.stderr.clone());
@@ -312,7 +313,7 @@ impl Worker<'_> {
             let input = process.inputs.remove(i);
             gone.push(input.source);
             // The last word of the client that owns stdin; one that is only attached just leaves.
-            if input.closing && process.console == 0 {
+            if !input.client && process.console == 0 {
                 close_pipe = std::mem::take(&mut process.stdin_pipe);
             }
         }
