@@ -71,6 +71,11 @@ fn start_monitor(flags: &Flags) -> Result<String> {
     let path = PathBuf::from(&grpc).join(&flags.namespace).join(&group);
     let socket = Path::new(sockets).join(sha256::hex(path.as_os_str().as_encoded_bytes()));
     let address = format!("unix://{}", socket.display());
+    // containerd before 1.7 finds the shim again by this file, which it leaves to the shim to write.
+    let temporary = bundle.join(".address");
+    std::fs::write(&temporary, &address)
+        .and_then(|()| std::fs::rename(&temporary, bundle.join("address")))
+        .context(|| "writing the address")?;
     let Some(listener) = start::listen(&socket)? else { return Ok(address) };
     let mut setup = start::setup(&config)?;
     setup.namespace = flags.namespace.clone();

@@ -11,6 +11,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// What a worker ends with when there is nothing left to do; anything else means it was killed.
 pub const DONE: i32 = 0;
+/// A worker that stepped aside for a newer program.
+pub const UPGRADE: i32 = 3;
 
 /// Never returns. Runs in both heads.
 pub fn run(map: &Map) -> ! {
@@ -68,6 +70,9 @@ fn keep(map: &Map) {
                 sys::exit_now(DONE);
             }
             sys::reap(worker);
+            if change.code == UPGRADE as u32 {
+                crate::start::exec_again(map);
+            }
             header.strikes.fetch_add(1, SeqCst);
             return;
         } else if change.stopped || map.record_exit(change, sys::now_ns()) {

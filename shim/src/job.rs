@@ -98,8 +98,8 @@ pub fn binary(setup: &Setup, task: &Task) -> String {
 }
 
 pub fn root(setup: &Setup, task: &Task) -> String {
-    if !task.runtime_root.is_empty() {
-        return task.runtime_root.clone();
+    if !setup.runtime_root.is_empty() {
+        return setup.runtime_root.clone();
     }
     let root = if task.options.root.is_empty() { "/run/containerd/hydra" } else { &task.options.root };
     format!("{root}/{}", setup.namespace)

@@ -29,7 +29,11 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
         Some("monitor") => start::monitor(),
-        Some("run" | "attach" | "logs" | "wait" | "adopt" | "watch" | "upgrade" | "list" | "task") => {
+        Some("layout") => {
+            println!("{}", sys::map::VERSION);
+            Ok(0)
+        }
+        Some("run" | "attach" | "logs" | "wait" | "adopt" | "watch" | "upgrade" | "list") => {
             client::run(&args)
         }
         _ => flags::parse(&args).and_then(|flags| containerd::run(&flags)).map(|()| 0),

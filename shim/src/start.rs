@@ -158,9 +158,15 @@ pub fn launch(
     root.state.lost = root.setup.standalone;
     map.commit(&root.bytes())?;
     let (pid, pidfd) = (AtomicI32::new(0), AtomicI32::new(-1));
-    match sys::fork_child(&pid, &pidfd).context(|| "starting the monitor")? {
-        Side::Parent => Ok(pid.load(SeqCst)),
-        Side::Child => {
+    let side = sys::fork_child(&pid, &pidfd).context(|| "starting the monitor")?;
+    match (side, daemon) {
+        (Side::Parent, true) => {
+            Fd(pidfd.into_inner()).close();
+            Ok(pid.load(SeqCst))
+        }
+        // Lazy: this process becomes the monitor and stays the starter's child; the other one asks it to run the container.
+        (Side::Child, false) => Ok(0),
+        (Side::Child, true) | (Side::Parent, false) => {
             let held = [listener.as_ref().unwrap_or(&own), &own, &state, &events].map(sys::number);
             let failed = become_monitor(&root.setup, held, daemon);
             eprintln!("{}", failed.err().map_or(String::new(), |e| e.text().to_string()));
@@ -194,9 +200,10 @@ fn become_monitor(setup: &Setup, held: [Fd; 4], daemon: bool) -> Result<()> {
 
 /// The first head: everything it needs is open already.
 pub fn monitor() -> ! {
-    for number in [LISTENER, OWN, STATE, EVENTS] {
-        sys::keep_on_exec(Fd(number), false);
-    }
+    // After an upgrade every descriptor came along; after a start there are four.
+    let listing = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open: Vec<i32> = listing.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    open.into_iter().filter(|n| *n > 2).for_each(|n| sys::keep_on_exec(Fd(n), false));
     // Huge pages would make a small program large.
     sys::prctl(libc::PR_SET_THP_DISABLE, 1);
     sys::block_signals();
@@ -219,4 +226,20 @@ fn prepare(map: &Map) {
         header.child_fd.store(children.0, SeqCst);
     }
     header.keeper_fd.store(0, SeqCst);
+}
+
+/// Replaces this process, the only head just now, by the installed program: pid, children and descriptors stay.
+pub fn exec_again(map: &Map) {
+    use crate::pb::Message as _;
+    let Ok(root) = Root::decode(&map.committed()) else { return };
+    let listing = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open: Vec<i32> = listing.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    open.iter().filter(|n| **n > 2).for_each(|n| sys::keep_on_exec(Fd(*n), true));
+    let id = format!("{}/{}", root.setup.namespace, root.setup.id);
+    let args = ["shim", "monitor", &id].map(|a| CString::new(a).unwrap_or_default());
+    if let Ok(exe) = CString::new(root.setup.exe.as_bytes()) {
+        let _ = nix::unistd::execv(&exe, &args);
+    }
+    // It didn't work: go on as before.
+    open.iter().filter(|n| **n > 2).for_each(|n| sys::keep_on_exec(Fd(*n), false));
 }

@@ -138,7 +138,7 @@ message! {
         6 directory: String, 7 debug: bool, 8 disk: String, 9 standalone: bool,
         10 exit_command: Vec<String>, 11 notify_pidfile: String, 12 notify_signal: u32, 13 env: Vec<Pair>,
         14 spool_limit: u64, 15 spool_policy: String, 16 spool_deadline: u64, 17 on_loss: String, 18 exe: String,
-        19 remove: bool, 20 ring_limit: u64,
+        19 remove: bool, 20 ring_limit: u64, 21 runtime_root: String,
     }
 
     /// Everything that is committed.

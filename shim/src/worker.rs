@@ -193,13 +193,12 @@ impl Worker<'_> {
             Source::Poke => {
                 let _ = sys::read(number, &mut [0; 8]);
                 self.keepers_news();
-                self.upgrade_wanted();
             }
             Source::Listener(i) => self.accept(i),
             Source::Conn(i) => self.converse(number, i),
             Source::Publisher => self.hear_publisher(),
             Source::Out(t, p) | Source::Err(t, p) => self.pump(t, p, source, number),
-            Source::In(t, p) => self.pump_input(t, p),
+            Source::In(t, p) => self.pump_input(t, p, Some(number)),
             Source::Console(t, p) => self.take_console(t, p, number),
             Source::Pid(t, p) => self.reaped_elsewhere(t, p, number, revents),
             Source::Job(i) => self.job_reaped_elsewhere(i, number, revents),

@@ -252,9 +252,20 @@ impl Worker<'_> {
         ends.iter_mut().for_each(close);
     }
 
+    /// Steps aside for the installed program, if that can read this monitor's state.
     fn upgrade(&mut self, asker: &Asker) {
-        self.reply(asker, &Err(Error::new(Kind::Unsupported, "upgrade is not available")));
+        let exe = self.root.setup.exe.clone();
+        let said = std::process::Command::new(&exe).arg("layout").output();
+        let layout = said.ok().and_then(|o| String::from_utf8(o.stdout).ok()?.trim().parse::<u32>().ok());
+        if layout != Some(sys::map::VERSION) {
+            let has = layout.map_or("none that it tells".into(), |n| n.to_string());
+            let text = format!(
+                "{exe} has state layout {has}, this monitor {}: it stays as it is",
+                sys::map::VERSION
+            );
+            return self.reply(asker, &Err(Error::new(Kind::Unsupported, text)));
+        }
+        self.reply(asker, &Ok(Vec::new()));
+        sys::exit_now(crate::heads::UPGRADE);
     }
-
-    pub(super) fn upgrade_wanted(&mut self) {}
 }

@@ -46,6 +46,7 @@ impl Worker<'_> {
             conn.recover(self.map);
         }
         self.sort_out_descriptors();
+        self.reopen_streams();
         self.root.state.shim_pid = self.map.header().keeper.load(SeqCst) as u32;
         self.commit();
         self.flush();
@@ -54,7 +55,6 @@ impl Worker<'_> {
         for action in machine::resume(&self.root.state) {
             self.perform(action);
         }
-        self.upgrade_wanted();
         // Requests that were received whole and not yet looked at.
         let slots: Vec<(Fd, usize)> = self.root.conns.iter().enumerate().map(|(i, c)| (c.fd(), i)).collect();
         for (number, index) in slots {

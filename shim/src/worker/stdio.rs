@@ -196,6 +196,46 @@ impl Worker<'_> {
         Ok(())
     }
 
+    /// After every head was lost: opens again what was named, in the first worker of the adopting monitor.
+    pub(super) fn reopen_streams(&mut self) {
+        let setup = self.root.setup.clone();
+        let mut changed = false;
+        for process in self.root.state.tasks.iter_mut().flat_map(Task::processes_mut) {
+            let stdin = fifo(&setup, process, 0);
+            for stream in [&mut process.out, &mut process.err].into_iter().flatten() {
+                if stream.reopen.is_empty() {
+                    continue;
+                }
+                changed = true;
+                crate::adopt::open_again(stream);
+                if let (true, Some(mark)) =
+                    (stream.mark != 0, self.map.header().streams.get(stream.mark as usize - 1))
+                {
+                    mark.draining.store(0, SeqCst);
+                    (stream.stage_in, stream.stage_out) = pipe().unwrap_or_default();
+                    if stream.sink != 0 && stream.ring != 0 {
+                        (stream.ring_in, stream.ring_out) = pipe().unwrap_or_default();
+                    }
+                }
+            }
+            if changed && process.stdin_pipe == 0 && stdin.exists() && !process.exited() {
+                process.stdin_pipe = open(&stdin, OFlag::O_RDWR | OFlag::O_NONBLOCK).map_or(0, number);
+                let source = process.stdin.strip_prefix("fifo://").unwrap_or(&process.stdin);
+                let source = open(Path::new(source), OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_or(0, number);
+                if source != 0 {
+                    process.inputs.push(Input { source, ..Input::default() });
+                }
+            }
+            // A terminal died with its last holder: there is nothing to wait for.
+            if process.terminal && process.console == 0 && process.pid != 0 && process.console_listener == 0 {
+                process.out = None;
+            }
+        }
+        if changed {
+            self.commit();
+        }
+    }
+
     /// `binary://PATH?ARG=VALUE`: a program that reads both streams itself (fds 3 and 4) and closes fd 5 when it is ready.
     fn open_logger(&mut self, task: &Task, p: &mut Process, address: &str) -> Result<()> {
         let (out_read, out_write) = pipe()?;
@@ -293,14 +333,16 @@ impl Worker<'_> {
         }
     }
 
-    pub(super) fn pump_input(&mut self, t: usize, p: usize) {
+    /// Moves input from one client (`only`), or from all of them.
+    pub(super) fn pump_input(&mut self, t: usize, p: usize, only: Option<Fd>) {
         let Some(process) = self.root.state.tasks.get_mut(t).and_then(|t| t.processes_mut().nth(p)) else {
             return;
         };
         let Some(to) = fd(process.stdin_pipe) else { return };
         let mut ended = Vec::new();
+        let wanted = |i: &Input| only.is_none() || fd(i.source) == only || (i.stalled && only == Some(to));
         for (i, input) in process.inputs.iter_mut().enumerate() {
-            if input.pump(to) == Flow::Ended {
+            if wanted(input) && input.pump(to) == Flow::Ended {
                 ended.push(i);
             }
         }
@@ -326,10 +368,14 @@ impl Worker<'_> {
         let Some(t) = self.root.state.tasks.iter().position(|t| t.id == task) else { return };
         let Some(p) = self.root.state.tasks[t].processes().position(|p| p.id == exec) else { return };
         if let Some(process) = self.root.state.process_mut(task, exec) {
-            process.inputs.iter_mut().for_each(|i| i.closing = true);
+            process.inputs.iter_mut().filter(|i| !i.client).for_each(|i| i.closing = true);
         }
         self.commit();
-        self.pump_input(t, p);
+        let owner =
+            self.root.state.tasks[t].processes().nth(p).and_then(|p| p.inputs.iter().find(|i| i.closing));
+        if let Some(owner) = owner.and_then(|i| fd(i.source)) {
+            self.pump_input(t, p, Some(owner));
+        }
     }
 
     /// A stream is at its end: what it used is closed, which tells the client.

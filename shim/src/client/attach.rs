@@ -1,0 +1,222 @@
+//! `shim attach`: output, input, window size and detach keys of a running container, straight from its monitor.
+//!
+//! The client makes FIFOs in the monitor's directory and names them in `Attach`; bytes then pass through them alone. On the same
+//! connection it asks to `Wait`, and ends with the container's exit status.
+
+use super::{link::Link, Options, Place};
+use crate::api::*;
+use crate::error::{Context, Error, Kind, Result};
+use crate::pb::Message;
+use crate::sys::{self, Fd};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::sys::termios;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+/// FIFOs of this client, removed when it leaves.
+struct Fifos([PathBuf; 3]);
+
+impl Drop for Fifos {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|p| drop(std::fs::remove_file(p)));
+    }
+}
+
+/// The terminal as it was before.
+struct Raw(Option<termios::Termios>);
+
+impl Raw {
+    fn set() -> Raw {
+        let stdin = std::io::stdin();
+        let Ok(old) = termios::tcgetattr(stdin.as_fd()) else { return Raw(None) };
+        let mut raw = old.clone();
+        termios::cfmakeraw(&mut raw);
+        let _ = termios::tcsetattr(stdin.as_fd(), termios::SetArg::TCSANOW, &raw);
+        Raw(Some(old))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if let Some(old) = &self.0 {
+            let _ = termios::tcsetattr(std::io::stdin().as_fd(), termios::SetArg::TCSANOW, old);
+        }
+    }
+}
+
+/// `ctrl-p,ctrl-q` as the bytes that a terminal sends for them.
+fn detach_keys(text: &str) -> Result<Vec<u8>> {
+    let key = |name: &str| match name.strip_prefix("ctrl-").map(str::as_bytes) {
+        Some([c]) if c.is_ascii_alphabetic() => Some(c.to_ascii_lowercase() & 0x1f),
+        Some([c @ (b'@' | b'[' | b'\\' | b']' | b'^' | b'_')]) => Some(c & 0x1f),
+        None if name.len() == 1 => Some(name.as_bytes()[0]),
+        _ => None,
+    };
+    let wrong = |name: &str| {
+        Error::new(Kind::Invalid, format!("{name:?} is no key: use a letter, or ctrl- and a letter"))
+    };
+    text.split(',').map(|name| key(name).ok_or_else(|| wrong(name))).collect()
+}
+
+pub fn attach(place: &Place, options: &Options) -> Result<i32> {
+    let keys = detach_keys(options.value("--detach-keys").unwrap_or("ctrl-p,ctrl-q"))?;
+    let mut link = Link::open(place)?;
+    let name = |n: u8| place.directory.join(format!("attach.{}.{n}", std::process::id()));
+    let fifos = Fifos([name(0), name(1), name(2)]);
+    let open = |path: &PathBuf, flags: OFlag| -> Result<Fd> {
+        let fd = nix::fcntl::open(path, flags | OFlag::O_CLOEXEC, Mode::empty())
+            .context(|| format!("opening {}", path.display()))?;
+        Ok(Fd::keep(fd))
+    };
+    for path in &fifos.0 {
+        nix::unistd::mkfifo(path, Mode::from_bits_truncate(0o600))
+            .context(|| format!("making {}", path.display()))?;
+    }
+    let outputs = [
+        open(&fifos.0[1], OFlag::O_RDONLY | OFlag::O_NONBLOCK)?,
+        open(&fifos.0[2], OFlag::O_RDONLY | OFlag::O_NONBLOCK)?,
+    ];
+    let text = |p: &PathBuf| p.to_string_lossy().into_owned();
+    let stdin = !options.is("--no-stdin");
+    // Opened for both ways, so that it opens at once and the monitor sees its end when this process goes.
+    let input = open(&fifos.0[0], OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
+    let request = AttachRequest {
+        id: place.id.clone(),
+        exec_id: String::new(),
+        stdin: if stdin { text(&fifos.0[0]) } else { String::new() },
+        stdout: text(&fifos.0[1]),
+        stderr: text(&fifos.0[2]),
+    };
+    let answer = AttachResponse::decode(&link.call(MONITOR, "Attach", &request.bytes())?)?;
+    let target = Target { id: place.id.clone(), exec_id: String::new() };
+    let waiting = link.send(TASK_V3, "Wait", &target.bytes())?;
+    let _raw = answer.terminal.then(Raw::set);
+    let mut session = Session {
+        link,
+        waiting,
+        outputs,
+        input,
+        keys,
+        matched: 0,
+        size: None,
+        stdin,
+        terminal: answer.terminal,
+    };
+    session.serve(&target)
+}
+
+struct Session {
+    link: Link,
+    waiting: u32,
+    outputs: [Fd; 2],
+    input: Fd,
+    keys: Vec<u8>,
+    matched: usize,
+    size: Option<(u16, u16)>,
+    stdin: bool,
+    terminal: bool,
+}
+
+impl Session {
+    fn serve(&mut self, target: &Target) -> Result<i32> {
+        loop {
+            self.resize(target)?;
+            let stdin = if self.stdin { 0 } else { -1 };
+            let numbers = [sys::number(&self.link.socket).0, self.outputs[0].0, self.outputs[1].0, stdin];
+            let mut fds = numbers.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+            if sys::poll(&mut fds, 250).unwrap_or(0) == 0 {
+                continue;
+            }
+            for (to, from) in [(1, self.outputs[0]), (2, self.outputs[1])] {
+                copy(from, Fd(to));
+            }
+            if fds[3].revents != 0 && self.typed()? {
+                return Ok(0);
+            }
+            if fds[0].revents != 0 {
+                let (header, payload) = self.link.receive()?;
+                if header.stream == self.waiting {
+                    let answer = crate::ttrpc::answer(&payload)?;
+                    // What was on its way still comes.
+                    std::thread::sleep(std::time::Duration::from_millis(50));
+                    for (to, from) in [(1, self.outputs[0]), (2, self.outputs[1])] {
+                        copy(from, Fd(to));
+                    }
+                    return Ok(WaitResponse::decode(&answer)?.exit_status as i32);
+                }
+            }
+        }
+    }
+
+    /// Passes on what was typed. True if the detach keys were.
+    fn typed(&mut self) -> Result<bool> {
+        let mut buffer = [0; 4096];
+        let n = sys::read(Fd(0), &mut buffer).unwrap_or(0);
+        if n == 0 {
+            self.stdin = false;
+            return Ok(false);
+        }
+        for byte in &buffer[..n] {
+            if self.terminal && self.keys.get(self.matched) == Some(byte) {
+                self.matched += 1;
+                if self.matched == self.keys.len() {
+                    return Ok(true);
+                }
+                continue;
+            }
+            // What looked like the beginning of the keys was meant for the container.
+            let held = std::mem::take(&mut self.matched);
+            self.pass(&self.keys[..held].to_vec());
+            self.pass(&[*byte]);
+        }
+        Ok(false)
+    }
+
+    fn pass(&self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match sys::write(self.input, rest) {
+                Ok(n) => rest = &rest[n..],
+                Err(nix::errno::Errno::EAGAIN) => std::thread::sleep(std::time::Duration::from_millis(5)),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn resize(&mut self, target: &Target) -> Result<()> {
+        let now = sys::window(Fd(0));
+        if self.terminal && now.is_some() && now != self.size {
+            self.size = now;
+            let (width, height) = now.map_or((0, 0), |(c, r)| (u32::from(c), u32::from(r)));
+            let request = ResizeRequest { id: target.id.clone(), exec_id: String::new(), width, height };
+            self.link.send(TASK_V3, "ResizePty", &request.bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn copy(from: Fd, to: Fd) {
+    let mut buffer = [0; 16384];
+    while let Ok(n) = sys::read(from, &mut buffer) {
+        let mut rest = &buffer[..n];
+        while !rest.is_empty() {
+            match sys::write(to, rest) {
+                Ok(n) => rest = &rest[n..],
+                Err(_) => return,
+            }
+        }
+        if n == 0 {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn keys_are_bytes() {
+        assert_eq!(super::detach_keys("ctrl-p,ctrl-q,x").unwrap(), [16, 17, b'x']);
+        assert!(super::detach_keys("f13").is_err());
+    }
+}
