@@ -98,15 +98,17 @@ impl State {
         // A queue on the veth keeps the rate instead.
         let held = if queued && side == Side::Ingress && what == What::Bytes { Cap::Max } else { rate };
         let setting = Setting::new(held, burst, unit, burst_ms);
-        self.set_bucket(bucket(side, what) as usize, setting);
-        self.set_bucket(bucket(link, what) as usize, setting.backstop());
+        self.set_bucket(bucket(side, what) as usize, setting, setting.bulk);
+        // The backstop starts with its additional depth full: it must not drop what the cgroup lets pass at first.
+        self.set_bucket(bucket(link, what) as usize, setting.backstop(), setting.bulk);
         let base = bucket(side, what) as usize;
         self.set(base + at::BUCKET_ASKED_RATE as usize, number(rate, 0));
         self.set(base + at::BUCKET_ASKED_BURST as usize, number(burst, u64::MAX));
     }
 
-    /// A bucket whose setting changes starts empty: it grants nothing beyond the new rate, and owes nothing either.
-    fn set_bucket(&self, base: usize, s: Setting) {
+    /// A bucket whose setting changes starts empty: it grants nothing beyond the new rate, and owes nothing
+    /// either. `ahead` is how far `tat` is then ahead of now.
+    fn set_bucket(&self, base: usize, s: Setting, ahead: u64) {
         let word = |o: i16| base + o as usize;
         let same = self.get(word(at::BUCKET_COST)) == s.cost.0
             && self.get(word(at::BUCKET_BURST)) == s.burst
@@ -115,7 +117,7 @@ impl State {
             return;
         }
         // In this order a packet in between sees the old rate, or the new one with an empty bucket.
-        self.set(word(at::BUCKET_TAT), now() + s.bulk);
+        self.set(word(at::BUCKET_TAT), now() + ahead);
         self.set(word(at::BUCKET_BURST), s.burst);
         self.set(word(at::BUCKET_BULK), s.bulk);
         self.set(word(at::BUCKET_COST), s.cost.0);

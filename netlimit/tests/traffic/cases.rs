@@ -24,6 +24,9 @@ pub const ALL: &[Case] = &[
     ("beside_others", beside_others),
     ("leaves_nothing", leaves_nothing),
     ("refusals", refusals),
+    ("shared_namespace", shared_namespace),
+    ("macvlan", macvlan),
+    ("v1_tags", v1_tags),
 ];
 
 const SLACK: u64 = 65_536;
@@ -419,5 +422,105 @@ fn refusals() -> Outcome {
     // Nothing asked for costs nothing.
     let record = netlimit::attach(&Limits::default(), &c.target()).expect("nothing to do");
     assert_eq!((record.map_id, netlimit::counters(&record).expect("reads")), (None, None));
+    Outcome::Passed
+}
+
+/// Two containers in one namespace: only the traffic of the limited one is held, on the host's side too.
+fn shared_namespace() -> Outcome {
+    let pod = Container::wired(Network::Shared);
+    let other = Container::new(Network::Shared);
+    let record = pod.limit(&Limits { egress_rate: Some(mbit(10)), ..Limits::default() });
+    let to = format!("{}:9", pod.host_address());
+    let flow = ["udp", &to, "1400", "4000", "30"];
+    let (_a, _b) = (pod.sender(&flow), other.sender_in(&pod, &flow));
+    let _c = other.sender_in(&pod, &["packet", "eth0", "500", "30", "bypass"]);
+    sleep(Duration::from_secs(1));
+    // /sys shows the devices of the namespace it was mounted in; /proc/self those of ours.
+    let received = || {
+        let devices = std::fs::read_to_string("/proc/self/net/dev").expect("reads");
+        let name = format!("h{}:", pod.n);
+        let words = devices.lines().find_map(|l| l.trim().strip_prefix(&name)).expect("the device");
+        words.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).expect("a number")
+    };
+    let (begun, before) = (Instant::now(), received());
+    measured("the limited one", &record, 1_250_000.0, 1.0, |c| c.egress.bytes);
+    let both = (received() - before) as f64 / begun.elapsed().as_secs_f64();
+    println!("     both together: {both:.0}");
+    assert!(both > 4_000_000.0, "the other one isn't held");
+    assert_eq!(counters(&record).bypass_egress.dropped_packets, 0);
+    netlimit::detach(&record).expect("detaches");
+    Outcome::Passed
+}
+
+/// A macvlan's AF_PACKET traffic is held at the device below it, and other traffic of that device isn't.
+fn macvlan() -> Outcome {
+    let c = Container::new(Network::Private);
+    let n = c.n;
+    run(&format!("ip link add h{n} type veth peer name p{n}"));
+    run(&format!("ip link set h{n} up"));
+    run(&format!("ip link set p{n} up"));
+    if std::panic::catch_unwind(|| run(&format!("ip link add m{n} link p{n} type macvlan mode bridge")))
+        .is_err()
+    {
+        return Outcome::Skipped("the kernel has no macvlan".into());
+    }
+    run(&format!("ip link set m{n} netns {}", c.pid()));
+    c.inside(&format!("ip link set m{n} up"));
+    let record = c.limit(&Limits { egress_rate: Some(mbit(10)), ..Limits::default() });
+    let links = record.links.clone().expect("looked");
+    assert_eq!(links.len(), 1, "{links:?}");
+    let _sender = c.sender(&["packet", &format!("m{n}"), "1400", "30", "bypass"]);
+    sleep(Duration::from_secs(1));
+    measured("AF_PACKET over macvlan", &record, 1_250_000.0, 1.0, |c| c.bypass_egress.bytes);
+    assert!(counters(&record).bypass_egress.dropped_packets > 0);
+    let before = counters(&record).bypass_egress;
+    host_sender(&["packet", &format!("p{n}"), "1400", "1", "queued"]).output();
+    let after = counters(&record).bypass_egress;
+    let elapsed_bytes = after.bytes - before.bytes;
+    assert!(elapsed_bytes < 4 * 1_250_000, "the host's own traffic isn't counted: {elapsed_bytes}");
+    netlimit::detach(&record).expect("detaches");
+    netlimit::detach(&Record { links: None, ..record }).expect("finds nothing more");
+    Outcome::Passed
+}
+
+/// net_cls and net_prio, where the kernel still has them.
+fn v1_tags() -> Outcome {
+    let root = std::env::temp_dir().join(format!("netlimit-v1-{}", std::process::id()));
+    std::fs::create_dir_all(&root).expect("a directory");
+    let mount = format!("mount -t cgroup -o net_cls,net_prio none {}", root.display());
+    // This is a mount namespace of our own.
+    if std::panic::catch_unwind(|| run(&mount)).is_err() {
+        let _ = std::fs::remove_dir(&root);
+        return Outcome::Skipped("net_cls and net_prio can't be mounted".into());
+    }
+    let dir = root.join(format!("netlimit-test-{}", std::process::id()));
+    std::fs::create_dir(&dir).expect("a cgroup");
+    let target =
+        netlimit::Target { cgroup2: None, net_cls: Some(&dir), net_prio: Some(&dir), network: Network::Host };
+    let tags = |classid, lo| Limits {
+        classid: Some(classid),
+        priority: Some([("lo".to_string(), lo)].into()),
+        ..Limits::default()
+    };
+    let read = |file: &str| std::fs::read_to_string(dir.join(file)).expect("reads");
+    let mut record = netlimit::attach(&tags(0x10010, 5), &target).expect("writes");
+    assert_eq!(
+        (read("net_cls.classid").trim(), read("net_prio.ifpriomap").contains("lo 5")),
+        ("65552", true)
+    );
+    let undo = netlimit::update(&mut record, &tags(0x10020, 6), None).expect("writes");
+    assert_eq!(
+        (read("net_cls.classid").trim(), read("net_prio.ifpriomap").contains("lo 6")),
+        ("65568", true)
+    );
+    undo.restore(&mut record, None).expect("restores");
+    assert_eq!(
+        (read("net_cls.classid").trim(), read("net_prio.ifpriomap").contains("lo 5")),
+        ("65552", true)
+    );
+    netlimit::detach(&record).expect("nothing to do");
+    std::fs::remove_dir(&dir).expect("empty");
+    run(&format!("umount {}", root.display()));
+    std::fs::remove_dir(&root).expect("empty");
     Outcome::Passed
 }

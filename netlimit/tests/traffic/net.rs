@@ -98,6 +98,10 @@ impl Container {
         File::open(format!("/proc/{}/ns/net", self.holder.id())).expect("the namespace")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
     pub fn target(&self) -> Target<'_> {
         Target { cgroup2: Some(&self.cgroup), net_cls: None, net_prio: None, network: self.network }
     }
@@ -111,9 +115,14 @@ impl Container {
 
     /// A command in the namespace and the cgroup.
     pub fn command(&self, program: &str) -> Command {
+        self.command_in(self, program)
+    }
+
+    /// A command in this cgroup and in another one's namespace.
+    fn command_in(&self, other: &Container, program: &str) -> Command {
         let mut c = Command::new("sh");
         let enter = r#"echo $$ > "$1/cgroup.procs" && n=$2 && shift 2 && exec nsenter -t "$n" -n -- "$@""#;
-        c.args(["-c", enter, "sh"]).arg(&self.cgroup).arg(self.holder.id().to_string()).arg(program);
+        c.args(["-c", enter, "sh"]).arg(&self.cgroup).arg(other.holder.id().to_string()).arg(program);
         c
     }
 
@@ -124,8 +133,13 @@ impl Container {
 
     /// One of our senders, in the container.
     pub fn sender(&self, args: &[&str]) -> Background {
+        self.sender_in(self, args)
+    }
+
+    /// In this cgroup, but in another one's namespace.
+    pub fn sender_in(&self, other: &Container, args: &[&str]) -> Background {
         let me = std::env::current_exe().expect("own path");
-        let mut c = self.command(me.to_str().expect("a path of text"));
+        let mut c = self.command_in(other, me.to_str().expect("a path of text"));
         Background(c.arg("send").args(args).stdout(Stdio::piped()).spawn().expect("starts"))
     }
 }
