@@ -102,7 +102,7 @@ pub fn parse_main(text: &str) -> Result<Classes> {
                     all.classes.insert(name, knobs);
                 }
             }
-            (key, _) => invalid!("{key}: unknown or of the wrong type; allowed: default-class = \"NAME\" and tables [class.NAME.GROUP]"),
+            (key, _) => invalid!("{key:?}: unknown or of the wrong type; allowed: default-class = \"NAME\" and tables [class.NAME.GROUP]"),
         }
     }
     Ok(all)
@@ -135,7 +135,7 @@ fn flatten(class: Table) -> Result<Layer> {
     let mut layer = Layer::new();
     for (group, knobs) in class {
         let Value::Table(knobs) = knobs else {
-            invalid!("{group}: a table of knobs is wanted, such as [blkio]");
+            invalid!("{group:?}: a table of knobs is wanted, such as [blkio]");
         };
         for (knob, value) in knobs {
             let name = format!("{group}.{knob}");
@@ -178,7 +178,7 @@ mod tests {
     fn mistakes_are_named() {
         for (text, part) in [
             ("a = [", "line 1: "),
-            ("default-class = 1", "default-class: "),
+            ("default-class = 1", "default-class"),
             ("classes = 1", "allowed: default-class"),
             ("[class.\"a b\"]", "not a class name"),
             ("[class.a]\nblkio = 1", "a table of knobs"),

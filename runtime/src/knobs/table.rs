@@ -382,7 +382,7 @@ pub fn find(name: &str) -> Result<&'static Knob> {
     if let Some(file) = name.strip_prefix(RAW) {
         return raw_file(name, file).map(|()| &RAW_KNOB);
     }
-    KNOBS.iter().find(|k| k.name == name).ok_or_else(|| unknown(name))
+    KNOBS.iter().find(|k| k.name == name).ok_or_else(|| unknown(&shorten(name)))
 }
 
 fn unknown(name: &str) -> Error {
@@ -419,6 +419,7 @@ const NOT_LIMITS: [&str; 14] = [
 fn raw_file(knob: &str, file: &str) -> Result<()> {
     let plain = file.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if !plain || file.starts_with('.') || !file.contains('.') || file.contains("..") || file.ends_with('.') {
+        let (knob, file) = (shorten(knob), shorten(file));
         return Err(Error::invalid(format!(
             "{knob}: '{file}' is not the name of a controller's file, such as memory.high"
         )));
@@ -434,7 +435,7 @@ impl Knob {
     pub fn parse(&self, name: &str, text: &str) -> Result<Value> {
         let text = text.trim();
         let value = self.read(text).and_then(|v| self.in_range(&v).map(|()| v));
-        value.map_err(|why| Error::invalid(format!("{name}: '{}' {why}", shorten(text))))
+        value.map_err(|why| Error::invalid(format!("{name}: '{}' {}", shorten(text), one_line(&why))))
     }
 
     fn read(&self, text: &str) -> Result<Value, String> {
@@ -523,9 +524,14 @@ fn with_max(text: String, unit: Unit) -> String {
     text.replace(unit.allowed(), &format!("{}, or max", unit.allowed()))
 }
 
-/// Keeps an error message to one line of readable length.
+/// Messages quote parts of values, which may hold anything.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Keeps what a message quotes to one line of readable length.
 fn shorten(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).take(80).collect();
+    let clean: String = one_line(text).chars().take(80).collect();
     if text.chars().count() > 80 {
         clean + "…"
     } else {
@@ -558,6 +564,12 @@ mod tests {
         let e = find("blkio.wriet-bps").unwrap_err().to_string();
         assert!(e.starts_with("unknown knob blkio.wriet-bps: blkio has blkio.read-bps, "), "{e}");
         assert!(find("bulkio.x").unwrap_err().to_string().contains("the groups are"));
+        for (knob, value) in [("net.ingress-pps", "5\n!"), ("blkio.read-bps", "/a\nb"), ("cgroup.a\n.b", "1")]
+        {
+            let e = find(knob).and_then(|k| k.parse(knob, value)).unwrap_err().to_string();
+            assert!(!e.contains('\n'), "{e:?}");
+        }
+        assert!(!find("\n").unwrap_err().to_string().contains('\n'));
     }
 
     #[test]
