@@ -376,3 +376,6 @@ pub fn recover(dir: &Path, saved: &Saved) -> Result<()> {
     }
     fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests;

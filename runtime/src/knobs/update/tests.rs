@@ -1,0 +1,154 @@
+//! On the running kernel: a cgroup of the test's own with a sleeping process in it.
+
+use std::process::{Child, Command};
+
+use cgroup::{Manager, Options};
+
+use super::*;
+
+struct Guinea {
+    dir: PathBuf,
+    location: Location,
+    child: Child,
+    own: Resources,
+    saved: Saved,
+}
+
+impl Guinea {
+    /// `None`, said on standard error, where cgroups can't be made.
+    fn new(name: &str) -> Option<Guinea> {
+        let skip = |why: String| {
+            eprintln!("SKIP {name}: {why}");
+            None
+        };
+        if !nix::unistd::geteuid().is_root() {
+            return skip("needs root".into());
+        }
+        let layout = Layout::detect().ok()?;
+        let id = format!("hydra-test-knobs-{name}-{}", std::process::id());
+        let path = format!("/{id}");
+        let request = cgroup::Request {
+            manager: Manager::Cgroupfs,
+            cgroups_path: Some(&path),
+            id: &id,
+            rootless: false,
+            user_root: None,
+        };
+        let location = Location::resolve(&layout, &request).ok()?;
+        let own: Resources = serde_json::from_str(r#"{"pids":{"limit":100}}"#).unwrap();
+        let mut cgroup = match Cgroup::create(&layout, location, &own, Options::default()) {
+            Ok(cgroup) => cgroup,
+            Err(e) => return skip(e.to_string()),
+        };
+        let child = Command::new("sleep").arg("300").spawn().unwrap();
+        cgroup.attach(child.id() as i32).unwrap();
+        let dir = std::env::temp_dir().join(&id);
+        fs::create_dir_all(&dir).unwrap();
+        Some(Guinea { dir, location: cgroup.location().clone(), child, own, saved: Saved::default() })
+    }
+
+    fn read(&self, file: &str) -> String {
+        let controller = file.split('.').next().unwrap();
+        let dir = self.location.path(controller).unwrap();
+        fs::read_to_string(dir.join(file)).unwrap().trim().to_string()
+    }
+
+    fn update(&mut self, request: &Request, fail: bool) -> Result<Report> {
+        let (saved, mut new) = (self.saved.clone(), None);
+        let subject = Subject {
+            dir: &self.dir,
+            location: &self.location,
+            pid: self.child.id() as i32,
+            own: &self.own,
+            saved: &saved,
+        };
+        let report = update(request, &subject, false, &mut |saved| match fail {
+            true => Err(Error::invalid("the disk is full")),
+            false => {
+                // What a SIGKILL from here on would leave.
+                fs::copy(self.dir.join(JOURNAL), self.dir.join("kept.json"))?;
+                new = Some(saved.clone());
+                Ok(())
+            }
+        })?;
+        assert!(!self.dir.join(JOURNAL).exists());
+        self.saved = new.unwrap();
+        Ok(report)
+    }
+}
+
+impl Drop for Guinea {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for branch in &self.location.branches {
+            let _ = fs::remove_dir(&branch.path);
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn set(knobs: &[(&str, &str)]) -> Request {
+    Request { set: knobs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(), ..Request::default() }
+}
+
+fn memory_file(guinea: &Guinea) -> &'static str {
+    let v1 = guinea.location.branches.iter().any(|b| b.controllers.iter().any(|c| c == "memory"));
+    if v1 {
+        "memory.limit_in_bytes"
+    } else {
+        "memory.max"
+    }
+}
+
+#[test]
+fn knobs_are_set_kept_and_lifted() {
+    let Some(mut guinea) = Guinea::new("set") else { return };
+    let unlimited = guinea.read(memory_file(&guinea));
+    guinea.update(&set(&[("pids.limit", "50"), ("memory.limit", "64MiB")]), false).unwrap();
+    assert_eq!(
+        (guinea.read("pids.max"), guinea.read(memory_file(&guinea))),
+        ("50".into(), (64 << 20).to_string())
+    );
+    // What `docker update` sends knows nothing of knobs.
+    let docker =
+        Request { change: serde_json::from_str(r#"{"cpu":{"shares":512}}"#).unwrap(), ..Request::default() };
+    guinea.update(&docker, false).unwrap();
+    assert_eq!(
+        (guinea.read("pids.max"), guinea.read(memory_file(&guinea))),
+        ("50".into(), (64 << 20).to_string())
+    );
+    let unset = Request { unset: vec!["pids.limit".into(), "memory.limit".into()], ..Request::default() };
+    guinea.update(&unset, false).unwrap();
+    assert_eq!((guinea.read("pids.max"), guinea.read(memory_file(&guinea))), ("100".into(), unlimited));
+}
+
+#[test]
+fn a_state_that_cannot_be_saved_leaves_the_kernel_as_it_was() {
+    let Some(mut guinea) = Guinea::new("fail") else { return };
+    let before = (guinea.read("pids.max"), guinea.read(memory_file(&guinea)));
+    let e = guinea.update(&set(&[("pids.limit", "50"), ("memory.limit", "64MiB")]), true).unwrap_err();
+    assert!(e.to_string().contains("the disk is full"), "{e}");
+    assert_eq!((guinea.read("pids.max"), guinea.read(memory_file(&guinea))), before);
+    // A refused value is refused before anything is written.
+    assert!(guinea.update(&set(&[("pids.limit", "50"), ("blkio.write-bps", "/proc=1MB")]), false).is_err());
+    assert_eq!((guinea.read("pids.max"), guinea.read(memory_file(&guinea))), before);
+}
+
+#[test]
+fn a_killed_update_is_taken_back_or_kept() {
+    let Some(mut guinea) = Guinea::new("kill") else { return };
+    let old = guinea.saved.clone();
+    guinea.update(&set(&[("pids.limit", "50")]), false).unwrap();
+    let kept = guinea.dir.join("kept.json");
+    // Killed after the state was written: complete.
+    fs::copy(&kept, guinea.dir.join(JOURNAL)).unwrap();
+    recover(&guinea.dir, &guinea.saved).unwrap();
+    assert_eq!(guinea.read("pids.max"), "50");
+    // Killed before: the old state counts.
+    fs::copy(&kept, guinea.dir.join(JOURNAL)).unwrap();
+    recover(&guinea.dir, &old).unwrap();
+    assert_eq!(guinea.read("pids.max"), "100");
+    assert!(!guinea.dir.join(JOURNAL).exists());
+    recover(&guinea.dir, &old).unwrap();
+}
