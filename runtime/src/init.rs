@@ -1,3 +1,259 @@
-//! The child's side: from a fresh process to the container's own.
+//! The child's side: from a fresh process to the container's own, phase after phase.
+//!
+//! It is a copy of the runtime (no exec lies between), alone in its thread, and works on the plan in its own
+//! memory. Whatever it needs of the host it was given as open descriptors; after the root has changed it trusts no path
+//! under the container's /proc.
 
 pub mod attrs;
+mod console;
+mod creds;
+mod exec;
+pub mod rootfs;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use crate::error::{Context, Error, Result};
+use crate::hooks;
+use crate::link::{Request, ToParent};
+use crate::plan::Plan;
+use crate::spec::Hook;
+use crate::state::{OciState, Status};
+use crate::sys::process::{self, Clone};
+use crate::validate::CLONE_NEWTIME;
+
+/// What the child works on: the plan, and what the parent opened for it.
+pub struct Init<'a> {
+    pub plan: &'a Plan,
+    /// Absent for `exec`, which enters a root that is there.
+    pub root: Option<Root<'a>>,
+    /// The host's procfs.
+    pub procfs: OwnedFd,
+    /// Namespaces to join: `CLONE_NEW*` (several with a pidfd), in order.
+    pub join: Vec<(i32, OwnedFd)>,
+    /// Files in which a written `0` moves the writer into a cgroup.
+    pub cgroups: Vec<OwnedFd>,
+    /// Ask the parent to `Prepare` (systemd's cgroups, network devices) before going on.
+    pub prepare: bool,
+    /// Where the console's master goes; without it, to the parent.
+    pub console_socket: Option<OwnedFd>,
+    /// How the go-ahead comes after `Ready`.
+    pub start: Start,
+    /// Descriptors from 3 on that the container's program gets.
+    pub preserve_fds: u32,
+}
+
+/// What a new container has beyond a process.
+pub struct Root<'a> {
+    pub plan: &'a crate::plan::rootfs::RootfsPlan,
+    pub sources: rootfs::Sources,
+    /// Whether the parent has hooks to run before the root changes.
+    pub parent_hooks: bool,
+    pub create_container: &'a [Hook],
+    pub start_container: &'a [Hook],
+    pub state: OciState<'a>,
+    pub env: &'a [String],
+}
+
+/// How the go-ahead comes after `Ready`.
+pub enum Start {
+    /// With the parent's answer.
+    Now,
+    /// By a byte in the fifo, from `start`; what goes wrong then is left in `errors`.
+    Fifo { fifo: OwnedFd, errors: OwnedFd },
+}
+
+impl Init<'_> {
+    /// A joined user namespace may be what gives the right to join or make the others, so a process must be in it
+    /// before the container's own is cloned.
+    pub fn needs_go_between(&self) -> bool {
+        self.join.iter().any(|&(flag, _)| flag & libc::CLONE_NEWUSER != 0)
+    }
+
+    pub fn joins(&self) -> impl Iterator<Item = (i32, BorrowedFd<'_>)> {
+        self.join.iter().map(|(flag, fd)| (*flag, fd.as_fd()))
+    }
+
+    fn makes(&self, flag: i32) -> bool {
+        self.plan.namespaces.makes(flag)
+    }
+}
+
+/// The whole life of the child; never returns.
+pub fn run(init: Init<'_>, link: ToParent) -> ! {
+    let code = match become_container(init, &link) {
+        Ok(never) => match never {},
+        Err(e) => {
+            link.fail(&e);
+            1
+        }
+    };
+    process::exit_now(code)
+}
+
+enum Never {}
+
+fn become_container(init: Init<'_>, link: &ToParent) -> Result<Never> {
+    if init.needs_go_between() {
+        enter_and_fork(&init, link)?;
+    }
+    process::reset_signals();
+    // EPERM: already a leader, in a new pid namespace.
+    let _ = nix::unistd::setsid();
+    join_cgroups(&init)?;
+    enter_namespaces(&init, link)?;
+    let mut program = match &init.root {
+        Some(root) => in_new_root(&init, root, link)?,
+        None => in_present_root(&init, link)?,
+    };
+    creds::apply(&init, link)?;
+    program.find()?;
+    creds::filter_last(&init, link)?;
+    link.ask(Request::Ready)?;
+    run_program(&init, program)
+}
+
+/// In the go-between: joins, then clones the container's process as a sibling and ends. Returns in the clone.
+fn enter_and_fork(init: &Init<'_>, link: &ToParent) -> Result<()> {
+    join_cgroups(init)?;
+    for (flag, fd) in init.joins() {
+        process::setns(fd, flag).with_context(|| format!("joining {}", describe(flag)))?;
+    }
+    let flags = (init.plan.namespaces.new & !(libc::CLONE_NEWCGROUP | CLONE_NEWTIME)) | libc::CLONE_PARENT;
+    match process::clone(flags as u64, None).context("making the container's process")? {
+        Clone::Child => Ok(()),
+        Clone::Parent { pid, .. } => {
+            link.tell_forked(pid)?;
+            process::exit_now(0)
+        }
+    }
+}
+
+fn join_cgroups(init: &Init<'_>) -> Result<()> {
+    for file in &init.cgroups {
+        nix::unistd::write(file, b"0").context("joining the container's cgroup")?;
+    }
+    Ok(())
+}
+
+fn enter_namespaces(init: &Init<'_>, link: &ToParent) -> Result<()> {
+    if init.makes(libc::CLONE_NEWUSER) {
+        link.ask(Request::MapIds)?;
+    }
+    if !init.needs_go_between() {
+        for (flag, fd) in init.joins() {
+            // The parent joined the pid namespace for us.
+            let flag = flag & !libc::CLONE_NEWPID;
+            if flag != 0 {
+                process::setns(fd, flag).with_context(|| format!("joining {}", describe(flag)))?;
+            }
+        }
+    }
+    if init.makes(libc::CLONE_NEWUSER) || init.needs_go_between() {
+        process::set_ids(Some(0), Some(0)).context("becoming root in the user namespace")?;
+    }
+    // Not before: an undumpable process's files in /proc belong to the host's root, who may not be us.
+    nix::sys::prctl::set_dumpable(false).context("hiding from the container's processes")?;
+    if init.prepare {
+        link.ask(Request::Prepare)?;
+    }
+    if init.makes(libc::CLONE_NEWCGROUP) {
+        process::unshare(libc::CLONE_NEWCGROUP).context("making a cgroup namespace")?;
+    }
+    Ok(())
+}
+
+fn describe(flags: i32) -> &'static str {
+    match flags {
+        libc::CLONE_NEWPID => "the pid namespace",
+        libc::CLONE_NEWNET => "the network namespace",
+        libc::CLONE_NEWNS => "the mount namespace",
+        libc::CLONE_NEWIPC => "the ipc namespace",
+        libc::CLONE_NEWUTS => "the uts namespace",
+        libc::CLONE_NEWUSER => "the user namespace",
+        libc::CLONE_NEWCGROUP => "the cgroup namespace",
+        CLONE_NEWTIME => "the time namespace",
+        _ => "the container's namespaces",
+    }
+}
+
+fn in_new_root<'a>(init: &'a Init<'_>, root: &'a Root<'_>, link: &ToParent) -> Result<exec::Program<'a>> {
+    let plan = init.plan;
+    if let Some(name) = &plan.keyring {
+        let in_user_namespace = plan.namespaces.has(libc::CLONE_NEWUSER);
+        attrs::keyring::make(
+            name,
+            plan.process.selinux_label.as_deref(),
+            in_user_namespace,
+            init.procfs.as_fd(),
+        )?;
+    }
+    if init.makes(libc::CLONE_NEWNET) {
+        process::loopback_up().context("bringing the loopback interface up")?;
+    }
+    if let Some(name) = &plan.hostname {
+        nix::unistd::sethostname(name).with_context(|| format!("setting hostname {name:?}"))?;
+    }
+    if let Some(name) = &plan.domainname {
+        crate::sys::attrs::set_domainname(name).with_context(|| format!("setting domainname {name:?}"))?;
+    }
+    let prepared = rootfs::prepare(root.plan, &root.sources)?;
+    if plan.process.terminal {
+        console::attach(init, link, Some(&prepared))?;
+    }
+    if root.parent_hooks {
+        link.ask(Request::RunHooks)?;
+    }
+    hooks::run("createContainer", root.create_container, &own_state(&root.state, Status::Creating), &[])?;
+    prepared.pivot(root.plan)?;
+    attrs::sysctl::apply(&plan.sysctls, init.procfs.as_fd())?;
+    rootfs::finish(root.plan)?;
+    exec::Program::new(init)
+}
+
+/// The state as this process sees it: its own pid, in its own pid namespace.
+fn own_state<'a>(state: &OciState<'a>, status: Status) -> OciState<'a> {
+    OciState { status: status.as_str(), pid: nix::unistd::getpid().as_raw(), ..*state }
+}
+
+fn in_present_root<'a>(init: &'a Init<'_>, link: &ToParent) -> Result<exec::Program<'a>> {
+    if let Some(name) = &init.plan.keyring {
+        attrs::keyring::join(name, init.plan.process.selinux_label.as_deref(), init.procfs.as_fd())?;
+    }
+    if init.plan.process.terminal {
+        console::attach(init, link, None)?;
+    }
+    exec::Program::new(init)
+}
+
+/// Waits for the go-ahead, then becomes the program.
+fn run_program(init: &Init<'_>, program: exec::Program<'_>) -> Result<Never> {
+    let Start::Fifo { fifo, errors } = &init.start else {
+        run_start_hooks(init)?;
+        return Err(program.exec());
+    };
+    let mut byte = [0u8; 1];
+    while let Err(Errno::EINTR) = nix::unistd::read(fifo, &mut byte) {}
+    let failed = match run_start_hooks(init) {
+        Ok(()) => program.exec(),
+        Err(e) => {
+            // `start` waits for the fifo's last reader to go, then looks here.
+            let _ = nix::unistd::write(errors, e.to_string().as_bytes());
+            process::exit_now(1)
+        }
+    };
+    // As with runc, `start` has succeeded by now: the container's own standard error tells.
+    eprintln!("{failed}");
+    process::exit_now(255)
+}
+
+fn run_start_hooks(init: &Init<'_>) -> Result<()> {
+    let Some(root) = &init.root else { return Ok(()) };
+    hooks::run("startContainer", root.start_container, &own_state(&root.state, Status::Created), root.env)
+}
+
+/// An error of the program's start, in the words that callers look for.
+fn start_error(text: String) -> Error {
+    Error::new(crate::error::Kind::Exec, text)
+}

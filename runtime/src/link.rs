@@ -29,6 +29,9 @@ pub enum Request {
     Console(OwnedFd),
     /// The seccomp listener, to be passed on.
     SeccompListener(OwnedFd),
+    /// The same as the parent hears of it: the descriptor's number in the child. The filter is in force, and may send any
+    /// call but write(2) to the very agent that the listener is for.
+    ListenerNumber(i32),
     /// All done that can fail; waiting for `Go`.
     Ready,
     /// What went wrong; nothing follows.
@@ -72,15 +75,12 @@ impl ToParent {
     pub fn ask(&self, request: Request) -> Result<()> {
         match &request {
             Request::MapIds => self.send(b"m", None),
-            Request::Forked(pid) => {
-                let mut text = vec![b'p'];
-                text.extend_from_slice(&pid.to_le_bytes());
-                self.send(&text, None)
-            }
+            Request::Forked(pid) => return self.tell_forked(*pid),
             Request::Prepare => self.send(b"a", None),
             Request::RunHooks => self.send(b"h", None),
             Request::Console(fd) => self.send(b"c", Some(fd.as_fd())),
-            Request::SeccompListener(fd) => self.send(b"s", Some(fd.as_fd())),
+            Request::SeccompListener(fd) => self.tell_listener(fd.as_raw_fd()),
+            Request::ListenerNumber(number) => self.tell_listener(*number),
             Request::Ready => self.send(b"r", None),
             Request::Failed(e) => {
                 self.fail(e);
@@ -88,6 +88,19 @@ impl ToParent {
             }
         }?;
         self.await_go()
+    }
+
+    fn tell_listener(&self, number: i32) -> Result<()> {
+        let mut text = vec![b's'];
+        text.extend_from_slice(&number.to_le_bytes());
+        self.send(&text, None)
+    }
+
+    /// From the go-between, which does not wait for an answer.
+    pub fn tell_forked(&self, pid: i32) -> Result<()> {
+        let mut text = vec![b'p'];
+        text.extend_from_slice(&pid.to_le_bytes());
+        self.send(&text, None)
     }
 
     fn await_go(&self) -> Result<()> {
@@ -159,7 +172,7 @@ impl ToChild {
             b'a' => Request::Prepare,
             b'h' => Request::RunHooks,
             b'c' => return with_fd(Request::Console).map(Some),
-            b's' => return with_fd(Request::SeccompListener).map(Some),
+            b's' => Request::ListenerNumber(rest.try_into().map_or(-1, i32::from_le_bytes)),
             b'r' => Request::Ready,
             b'f' => Request::Failed(decode_failure(rest)),
             other => {

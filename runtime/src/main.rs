@@ -3,16 +3,26 @@
 mod cli;
 mod clock;
 mod commands;
+mod create;
 mod criu;
 mod error;
+mod foreground;
+mod hooks;
 mod init;
 mod knobs;
 mod link;
+mod listener;
 mod log;
+mod plan;
 mod seal;
 mod seccomp;
+mod sockets;
+mod spawn;
 mod spec;
+mod state;
 mod sys;
+mod undo;
+mod validate;
 
 fn main() -> std::process::ExitCode {
     commands::main(std::env::args_os()).into()

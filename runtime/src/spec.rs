@@ -9,6 +9,9 @@ use cgroup::resources::nullable;
 pub use cgroup::resources::Resources;
 use serde::{Deserialize, Serialize};
 
+/// The version of the specification that is implemented.
+pub const VERSION: &str = "1.3.0";
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Spec {

@@ -1,17 +1,34 @@
-//! One file for each verb.
+//! The verbs, a file each: read the state, check that it allows the verb, call what does it.
 
+mod create;
+mod delete;
+mod exec;
 mod features;
+mod kill;
+mod pause;
 mod spec;
+mod start;
+mod state;
 
 use std::io::Write;
+use std::time::Duration;
 
-use crate::cli::{self, Command, Global};
+use cgroup::{Layout, Location, Manager};
+
+use crate::cli::{self, CgroupManager, Command, Global};
 use crate::error::{Context, Error, Result};
-use crate::log;
+use crate::state::{Container, Store};
+use crate::{log, seal};
 
 /// Does what the command line says; the result is the exit code.
 pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     let (global, command) = cli::parse(args);
+    if command.as_ref().is_ok_and(enters_container) {
+        if let Err(e) = seal::ensure() {
+            log::fail(&global, &e.to_string());
+            return 1;
+        }
+    }
     if let Err(e) = log::open(&global) {
         log::fail(&global, &e.to_string());
         return 1;
@@ -35,15 +52,122 @@ pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     })
 }
 
-fn run(_global: &Global, command: Command) -> Result<u8> {
-    match command {
-        Command::Features => print(&features::text()),
-        Command::Help(verb) => print(&cli::help(verb)),
-        Command::Spec { bundle, file, rootless } => spec::run(bundle.as_deref(), file.as_deref(), rootless),
-        Command::Version => print(&cli::version()),
-        other => Err(Error::unsupported(format!("{other:?}"))),
-    }?;
+/// Whether the verb makes a process that enters a container, and so must run from a sealed binary.
+fn enters_container(command: &Command) -> bool {
+    matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_))
+}
+
+fn run(global: &Global, command: Command) -> Result<u8> {
+    let text = match command {
+        Command::Features => features::text(),
+        Command::Help(verb) => cli::help(verb),
+        Command::Version => cli::version(),
+        Command::Spec { bundle, file, rootless } => {
+            spec::run(bundle.as_deref(), file.as_deref(), rootless)?;
+            return Ok(0);
+        }
+        other => return with_setting(global, other),
+    };
+    print(&text)?;
     Ok(0)
+}
+
+/// The verbs that concern containers.
+fn with_setting(global: &Global, command: Command) -> Result<u8> {
+    let setting = Setting::new(global.clone())?;
+    match command {
+        Command::Create(args) => create::create(&setting, &args),
+        Command::Run(args) => create::run(&setting, &args),
+        Command::Start { id } => start::run(&setting, &id),
+        Command::Exec(args) => exec::run(&setting, &args),
+        Command::Kill { id, signal, all } => kill::run(&setting, &id, &signal, all),
+        Command::Delete { id, force } => delete::run(&setting, &id, force),
+        Command::State { id } => state::run(&setting, &id),
+        Command::Pause { id } => pause::pause(&setting, &id),
+        Command::Resume { id } => pause::resume(&setting, &id),
+        other => Err(Error::unsupported(format!("{other:?}"))),
+    }
+}
+
+/// How long a verb waits for another one that is changing the same container.
+pub const LOCK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What every verb needs to know of its surroundings.
+pub struct Setting {
+    pub global: Global,
+    pub store: Store,
+    /// Without privileges over the host: not root, or root of a user namespace.
+    pub rootless: bool,
+}
+
+impl Setting {
+    pub fn new(global: Global) -> Result<Setting> {
+        let store = Store::new(global.state_root()?);
+        let rootless = global.rootless.unwrap_or_else(lacks_privileges);
+        Ok(Setting { global, store, rootless })
+    }
+
+    pub fn manager(&self) -> Manager {
+        match self.global.cgroup_manager {
+            CgroupManager::Cgroupfs => Manager::Cgroupfs,
+            CgroupManager::Systemd => Manager::Systemd { user: self.rootless },
+            CgroupManager::Disabled => Manager::Disabled,
+        }
+    }
+
+    /// Where the container's cgroup is to be; nowhere with the `disabled` manager.
+    pub fn locate(&self, layout: &Layout, id: &str, path: Option<&str>) -> Result<Option<Location>> {
+        let manager = self.manager();
+        if manager == Manager::Disabled {
+            return Ok(None);
+        }
+        let user_root = match manager {
+            Manager::Systemd { user: true } => {
+                Some(cgroup::systemd::user_cgroup().context("asking the user's systemd for its cgroup")?)
+            }
+            _ => None,
+        };
+        let request = cgroup::Request {
+            manager,
+            cgroups_path: path,
+            id,
+            rootless: self.rootless,
+            user_root: user_root.as_deref(),
+        };
+        Location::resolve(layout, &request).context("linux.cgroupsPath").map(Some)
+    }
+
+    /// The name of the calling user, for `list`.
+    pub fn owner(&self) -> String {
+        let uid = nix::unistd::getuid().as_raw();
+        if uid == 0 {
+            return "root".into();
+        }
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = passwd.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)? == uid.to_string()).then(|| name.to_string())
+        });
+        name.unwrap_or_else(|| format!("#{uid}"))
+    }
+
+    pub fn load(&self, id: &str) -> Result<Container> {
+        self.store.load(id)
+    }
+}
+
+/// Not root, or root only in a user namespace that doesn't map every id.
+fn lacks_privileges() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let mut fields = map.split_whitespace();
+    !matches!(
+        (fields.next(), fields.next(), fields.next()),
+        (Some("0"), Some("0"), Some("4294967295")) | (None, ..)
+    )
 }
 
 /// Standard output, and not `print!`: that panics when nobody reads it any more.

@@ -1,0 +1,76 @@
+//! `start`: lets a created container's process go.
+
+use std::os::fd::AsFd;
+
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+
+use super::{Setting, LOCK_DEADLINE};
+use crate::error::{Context, Error, Kind, Result};
+use crate::hooks;
+use crate::spec::Spec;
+use crate::state::{Container, Status, START_ERROR};
+use crate::sys::process;
+
+pub fn run(setting: &Setting, id: &str) -> Result<u8> {
+    let mut container = setting.load(id)?;
+    let lock = container.lock(LOCK_DEADLINE)?;
+    match container.status() {
+        Status::Created => {}
+        Status::Running => return refuse("cannot start an already running container"),
+        Status::Stopped => return refuse("cannot start a container that has stopped"),
+        Status::Paused => return refuse("cannot start a paused container"),
+        Status::Creating => return refuse("cannot start a container that is still being created"),
+    }
+    if let Some(init) = container.state.init {
+        network(&mut container, init.pid)?;
+    }
+    release(&container)?;
+    drop(lock);
+    let spec = config(&container)?;
+    if let Err(e) = poststart(&container, &spec) {
+        // runtime-spec 1.3, lifecycle: a failing poststart hook ends the container.
+        if let Some(init) = container.state.init {
+            let _ = process::kill(init.pid, libc::SIGKILL);
+        }
+        return Err(e);
+    }
+    Ok(0)
+}
+
+fn refuse(text: &str) -> Result<u8> {
+    Err(Error::new(Kind::State, text))
+}
+
+/// The configuration as it was at `create`.
+pub fn config(container: &Container) -> Result<Spec> {
+    serde_json::from_slice(&container.config()?)
+        .map_err(|e| Error::new(Kind::System, format!("{}/config.json: {e}", container.path().display())))
+}
+
+/// Writes the byte that init waits for, then waits until it has exec'd or failed.
+fn release(container: &Container) -> Result<()> {
+    let fifo = container.open_exec_fifo().context("reaching the container's process: has it ended?")?;
+    nix::unistd::write(&fifo, b"0").context("letting the container's process go")?;
+    // The last reader goes with the exec, or with the process.
+    let mut fds = [PollFd::new(fifo.as_fd(), PollFlags::empty())];
+    while let Ok(0) | Err(nix::errno::Errno::EINTR) = poll(&mut fds, PollTimeout::NONE) {}
+    let errors = container.path().join(START_ERROR);
+    match std::fs::read_to_string(&errors) {
+        Ok(text) if !text.is_empty() => Err(Error::new(Kind::Exec, text)),
+        _ => Ok(()),
+    }
+}
+
+/// What waits for the network's interfaces, which a prestart hook or CNI has made by now.
+pub fn network(container: &mut Container, pid: i32) -> Result<()> {
+    if crate::knobs::attach_links(&mut container.state.knobs, pid)? {
+        container.save()?;
+    }
+    Ok(())
+}
+
+pub fn poststart(container: &Container, spec: &Spec) -> Result<()> {
+    let Some(hooks) = spec.hooks.as_ref().filter(|h| !h.poststart.is_empty()) else { return Ok(()) };
+    let pid = container.state.init.map_or(0, |p| p.pid);
+    hooks::run("poststart", &hooks.poststart, &container.oci_state(Status::Running, pid), &[])
+}

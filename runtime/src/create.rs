@@ -1,0 +1,381 @@
+//! From a bundle to a process that is ready to run: what `create`, `run` and `restore` share.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use cgroup::{Cgroup, Layout, Location};
+
+use crate::commands::Setting;
+use crate::error::{Context, Error, Kind, Result};
+use crate::init::attrs::rdt;
+use crate::init::{rootfs, Init, Root, Start};
+use crate::link::Request;
+use crate::plan::rootfs::RootfsPlan;
+use crate::plan::Plan;
+use crate::spawn::{self, Child};
+use crate::spec::{Hooks, Linux, Spec};
+use crate::state::{self, Container, Status};
+use crate::sys::process;
+use crate::undo::{self, Undo};
+use crate::{cli, invalid, listener, sockets, validate};
+
+/// Who lets the container's process go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `start`, later.
+    Create,
+    /// This process, at once. With `detach` it does not stay.
+    Run { detach: bool },
+}
+
+/// A container whose process is ready and waits for `go`.
+pub struct Created {
+    pub container: Container,
+    pub child: Child,
+    pub spec: Spec,
+    /// The console's master, for a parent in the foreground.
+    pub console: Option<OwnedFd>,
+}
+
+/// A bundle, read and checked.
+pub struct Bundle {
+    pub path: PathBuf,
+    pub config: Vec<u8>,
+    pub spec: Spec,
+}
+
+impl Bundle {
+    /// Reads and validates `config.json`, and makes the bundle the working directory, as runc does.
+    pub fn open(path: Option<&Path>, config: Option<&Path>) -> Result<Bundle> {
+        let given = path.unwrap_or(Path::new("."));
+        let path = fs::canonicalize(given).with_context(|| format!("opening bundle {}", given.display()))?;
+        std::env::set_current_dir(&path).with_context(|| format!("entering bundle {}", path.display()))?;
+        let file = config.unwrap_or(Path::new("config.json"));
+        let config = match fs::read(file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                invalid!("JSON specification file {} not found in bundle {}", file.display(), path.display())
+            }
+            other => other.with_context(|| format!("reading {}", path.join(file).display()))?,
+        };
+        let spec: Spec = serde_json::from_slice(&config)
+            .map_err(|e| Error::invalid(format!("parsing {}: {e}", path.join(file).display())))?;
+        validate::validate(&spec)?;
+        Ok(Bundle { path, config, spec })
+    }
+
+    fn rootfs(&self) -> Result<PathBuf> {
+        let root = self.spec.root.as_ref().map(|r| r.path.as_str()).unwrap_or_default();
+        let path = self.path.join(root);
+        match fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => Ok(path),
+            Ok(_) => invalid!("root.path: rootfs ({}) is not a directory", path.display()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                invalid!("root.path: rootfs ({}) does not exist: no such file or directory", path.display())
+            }
+            Err(e) => Err(Error::from(e).context(format!("root.path: {}", path.display()))),
+        }
+    }
+}
+
+/// Everything that is decided before the first side effect.
+struct Decided {
+    plan: Plan,
+    root_plan: RootfsPlan,
+    layout: Layout,
+    location: Option<Location>,
+    knobs: crate::knobs::Applied,
+}
+
+/// Makes the container up to the point where only `go` is missing. On an error nothing is left.
+pub fn create(setting: &Setting, args: &cli::Create, mode: Mode) -> Result<Created> {
+    let preserve_fds = inherited_fds(args.preserve_fds)?;
+    let console_socket = args.console_socket.as_deref().map(sockets::connect).transpose()?;
+    let pidfd_socket = args.pidfd_socket.as_deref().map(sockets::connect).transpose()?;
+    let pid_file = args.pid_file.as_deref().map(std::path::absolute).transpose()?;
+    let bundle = Bundle::open(args.bundle.as_deref(), args.config.as_deref())?;
+    check_terminal(&bundle.spec, mode, args.console_socket.is_some())?;
+    state::check_id(&args.id)?;
+    let mut decided = decide(setting, args, &bundle)?;
+
+    let mut container = setting.store.create(&args.id)?;
+    let begun = begin(setting, &mut container, &bundle, &decided);
+    let made = begun.and_then(|()| {
+        let opened = Opened { console_socket, pidfd_socket, pid_file, preserve_fds };
+        make(setting, &mut container, &bundle.spec, &mut decided, opened, mode)
+    });
+    match made {
+        Ok((child, console)) => Ok(Created { container, child, spec: bundle.spec, console }),
+        Err(e) => {
+            if let Err(left) = undo::take_back(&container) {
+                log::error!("after a failed create: {left}; `delete --force {}` tries again", args.id);
+            }
+            Err(e)
+        }
+    }
+}
+
+/// What was opened while the caller's view of the host was still ours.
+struct Opened {
+    console_socket: Option<OwnedFd>,
+    pidfd_socket: Option<OwnedFd>,
+    pid_file: Option<PathBuf>,
+    preserve_fds: u32,
+}
+
+fn decide(setting: &Setting, args: &cli::Create, bundle: &Bundle) -> Result<Decided> {
+    let spec = &bundle.spec;
+    let default = Linux::default();
+    let linux = spec.linux.as_ref().unwrap_or(&default);
+    let plan = Plan::create(spec, &args.id, args.no_new_keyring, setting.rootless)?;
+    if let Some(rdt) = &plan.rdt {
+        rdt.check(rdt::root().as_deref())?;
+    }
+    let layout = Layout::detect().context("looking for the cgroup hierarchies")?;
+    let rootfs = bundle.rootfs()?;
+    let location = setting.locate(&layout, &args.id, linux.cgroups_path.as_deref())?;
+    let context = crate::plan::rootfs::Context {
+        layout: &layout,
+        location: location.as_ref(),
+        rootless: setting.rootless,
+        no_pivot: args.no_pivot,
+    };
+    let root_plan = crate::plan::rootfs::plan(spec, &rootfs, &context)?;
+    let global = &setting.global;
+    let mut knobs = crate::knobs::create(
+        spec,
+        &rootfs,
+        global.default_class.as_deref(),
+        &args.knobs,
+        global.config.as_deref(),
+        &layout,
+    )?;
+    knobs.check(location.as_ref())?;
+    Ok(Decided { plan, root_plan, layout, location, knobs })
+}
+
+/// Writes down what is going to be done, before any of it is.
+fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle, decided: &Decided) -> Result<()> {
+    let state = &mut container.state;
+    state.oci_version = bundle.spec.oci_version.clone();
+    state.bundle = bundle.path.clone();
+    state.rootfs = bundle.rootfs()?;
+    state.owner = setting.owner();
+    state.annotations = bundle.spec.annotations.clone();
+    state.rootless = setting.rootless;
+    state.shares_pid_namespace = !decided.plan.namespaces.makes(libc::CLONE_NEWPID);
+    state.cgroup = decided.location.clone();
+    state.undo.extend(decided.location.clone().map(Undo::Cgroup));
+    state.knobs = decided.knobs.saved.clone();
+    state.has_keyring = decided.plan.keyring.is_some();
+    state.undo.extend(decided.knobs.saved.net.clone().map(Undo::Net));
+    if let (Some(rdt), Some(root)) = (&decided.plan.rdt, rdt::root()) {
+        // The monitoring group lies in the class, and goes first: the list is walked backwards.
+        state.undo.extend(rdt.to_undo(&root).into_iter().rev().map(Undo::Resctrl));
+    }
+    container.save_config(&bundle.config)?;
+    container.save()
+}
+
+fn make(
+    setting: &Setting,
+    container: &mut Container,
+    spec: &Spec,
+    decided: &mut Decided,
+    opened: Opened,
+    mode: Mode,
+) -> Result<(Child, Option<OwnedFd>)> {
+    let no_hooks = Hooks::default();
+    let hooks = spec.hooks.as_ref().unwrap_or(&no_hooks);
+    let mut cgroup = make_cgroup(setting, container, spec, decided)?;
+    let entry = cgroup.as_ref().map(Cgroup::entry).transpose().context("opening the container's cgroup")?;
+    let (into, tasks, deferred) = entry.map_or((None, Vec::new(), false), |e| (e.into, e.tasks, e.by_pid));
+    let init = Init {
+        plan: &decided.plan,
+        root: Some(Root {
+            plan: &decided.root_plan,
+            sources: rootfs::open_sources(&decided.root_plan)?,
+            parent_hooks: !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty(),
+            create_container: &hooks.create_container,
+            start_container: &hooks.start_container,
+            state: container.oci_state(Status::Creating, 0),
+            env: spec.process.as_ref().map_or(&[], |p| &p.env[..]),
+        }),
+        procfs: crate::init::attrs::procfs::host()?,
+        join: open_namespaces(&decided.plan.namespaces.join)?,
+        cgroups: tasks,
+        prepare: deferred || decided.plan.needs_preparation(),
+        console_socket: opened.console_socket,
+        start: match mode {
+            Mode::Run { .. } => Start::Now,
+            Mode::Create => Start::Fifo {
+                fifo: state::make_exec_fifo(container)?,
+                errors: state::make_start_error(container)?,
+            },
+        },
+        preserve_fds: opened.preserve_fds,
+    };
+    let mut child = spawn::spawn(init, into.as_ref().map(AsFd::as_fd))?;
+    let mut console = None;
+    let finished = set_from_outside(&decided.plan, child.pid).and_then(|()| {
+        child.serve(|pid, request| {
+            match request {
+                Request::Prepare => {
+                    if deferred {
+                        attach(cgroup.as_mut(), pid)?;
+                    }
+                    prepare(&decided.plan, pid)?;
+                }
+                Request::RunHooks => run_parent_hooks(hooks, container, pid)?,
+                Request::Console(master) => console = Some(master),
+                Request::SeccompListener(fd) => {
+                    listener::send(&decided.plan, pid, container.oci_state(Status::Creating, pid), fd)?
+                }
+                other => return Err(Error::new(Kind::System, format!("unexpected request {other:?}"))),
+            }
+            Ok(())
+        })
+    });
+    let finished = finished
+        .and_then(|()| publish(container, &decided.plan, &child, &opened.pidfd_socket, &opened.pid_file));
+    match finished {
+        Ok(()) => Ok((child, console)),
+        Err(e) => {
+            child.kill();
+            Err(e)
+        }
+    }
+}
+
+fn make_cgroup(
+    setting: &Setting,
+    container: &mut Container,
+    spec: &Spec,
+    decided: &mut Decided,
+) -> Result<Option<Cgroup>> {
+    let Some(location) = &container.state.cgroup else { return Ok(None) };
+    let options = cgroup::Options {
+        rootless: setting.rootless,
+        description: format!("container {}", container.state.id),
+        properties: cgroup::systemd::annotations(
+            spec.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str())),
+        )?,
+        ..cgroup::Options::default()
+    };
+    let resources = decided.knobs.resources(spec).into_owned();
+    let cgroup = Cgroup::create(&decided.layout, location.clone(), &resources, options)
+        .context("creating the container's cgroup")?;
+    for warning in cgroup.warnings() {
+        log::warn!("{warning}");
+    }
+    decided.knobs.apply(&cgroup)?;
+    container.state.cgroup = Some(cgroup.location().clone());
+    container.state.knobs = decided.knobs.saved.clone();
+    Ok(Some(cgroup))
+}
+
+/// systemd makes a scope only around a process that exists.
+fn attach(cgroup: Option<&mut Cgroup>, pid: i32) -> Result<()> {
+    match cgroup {
+        Some(cgroup) => cgroup.attach(pid).context("putting the container's process into its cgroup"),
+        None => Ok(()),
+    }
+}
+
+/// What the parent does to a child that is in its namespaces.
+fn prepare(plan: &Plan, pid: i32) -> Result<()> {
+    if !plan.net_devices.is_empty() {
+        let path = format!("/proc/{pid}/ns/net");
+        let namespace = fs::File::open(&path).with_context(|| format!("opening {path}"))?;
+        plan.net_devices.apply(namespace.as_fd())?;
+    }
+    match (&plan.rdt, rdt::root()) {
+        (Some(rdt), Some(root)) => rdt.apply(&root, pid),
+        _ => Ok(()),
+    }
+}
+
+/// What needs the privileges of the host, over a child that may be in a user namespace.
+fn set_from_outside(plan: &Plan, pid: i32) -> Result<()> {
+    if let Some(score) = plan.process.oom_score_adj {
+        crate::init::attrs::oom::apply(pid, score)?;
+    }
+    Ok(())
+}
+
+fn run_parent_hooks(hooks: &Hooks, container: &Container, pid: i32) -> Result<()> {
+    let state = container.oci_state(Status::Creating, pid);
+    crate::hooks::run("prestart", &hooks.prestart, &state, &[])?;
+    crate::hooks::run("createRuntime", &hooks.create_runtime, &state, &[])
+}
+
+/// Tells the world of the ready process: its limits, the state file, the pid file.
+fn publish(
+    container: &mut Container,
+    plan: &Plan,
+    child: &Child,
+    pidfd_socket: &Option<OwnedFd>,
+    pid_file: &Option<PathBuf>,
+) -> Result<()> {
+    crate::init::attrs::rlimits::apply(&plan.process.rlimits, child.pid)?;
+    if let (Some(socket), Some(pidfd)) = (pidfd_socket, child.pidfd()) {
+        sockets::send_fd(socket.as_fd(), pidfd, b"pidfd").context("sending the pidfd to --pidfd-socket")?;
+    }
+    container.state.init = Some(state::identify(child.pid)?);
+    container.save()?;
+    match pid_file {
+        Some(path) => write_pid_file(path, child.pid),
+        None => Ok(()),
+    }
+}
+
+/// Decimal, no newline (callers parse all of it), whole or not at all.
+pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::invalid(format!("--pid-file {}: not a file name", path.display())))?;
+    let temporary = path.with_file_name(format!(".{}", name.to_string_lossy()));
+    fs::write(&temporary, pid.to_string())
+        .and_then(|()| fs::rename(&temporary, path))
+        .with_context(|| format!("writing --pid-file {}", path.display()))
+}
+
+/// Opens the namespaces that config.json names, and makes sure that they are what it says.
+pub fn open_namespaces(paths: &[(i32, PathBuf)]) -> Result<Vec<(i32, OwnedFd)>> {
+    let open = |(flag, path): &(i32, PathBuf)| {
+        let file =
+            fs::File::open(path).with_context(|| format!("opening the namespace {}", path.display()))?;
+        let fd = OwnedFd::from(file);
+        match process::namespace_type(fd.as_fd()) {
+            Ok(found) if found == *flag => Ok((*flag, fd)),
+            Ok(_) => invalid!("linux.namespaces: {} is a namespace of another type", path.display()),
+            Err(_) => invalid!("linux.namespaces: {} is not a namespace", path.display()),
+        }
+    };
+    paths.iter().map(open).collect()
+}
+
+/// How many descriptors from 3 on the container gets: those asked for, after those of socket activation.
+pub fn inherited_fds(preserve: u32) -> Result<u32> {
+    let count = preserve + sockets::activated();
+    for fd in 3..3 + count as i32 {
+        process::inherited(fd).map_err(|_| {
+            Error::invalid(format!("--preserve-fds or LISTEN_FDS: file descriptor {fd} is not open"))
+        })?;
+    }
+    Ok(count)
+}
+
+fn check_terminal(spec: &Spec, mode: Mode, socket: bool) -> Result<()> {
+    let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
+    let detached = mode != Mode::Run { detach: false };
+    match (terminal, detached, socket) {
+        (true, true, false) => {
+            invalid!("cannot allocate tty if runc will detach without setting console socket")
+        }
+        (false, _, true) | (true, false, true) => {
+            invalid!("cannot use console socket if runc will not detach or allocate tty")
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,142 @@
+//! Finding and becoming the program.
+
+use std::ffi::{CString, OsStr};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use super::{start_error, Init};
+use crate::error::{strerror, Error, Result};
+use crate::plan::Process;
+use crate::sys::process::{execve, StringArray};
+
+/// What `execve` will be given.
+pub struct Program<'a> {
+    process: &'a Process,
+    path: CString,
+    args: StringArray,
+    env: StringArray,
+}
+
+/// How much of /etc/passwd is looked at; the file is the image's.
+const PASSWD_LIMIT: u64 = 1 << 20;
+
+impl<'a> Program<'a> {
+    /// In the container's root.
+    pub fn new(init: &'a Init<'_>) -> Result<Program<'a>> {
+        let process = &init.plan.process;
+        let mut env = process.env.clone();
+        if process.variable("HOME").is_none_or(<[u8]>::is_empty) {
+            env.retain(|e| !e.to_bytes().starts_with(b"HOME="));
+            env.push(home(process.uid));
+        }
+        Ok(Program {
+            process,
+            path: CString::default(),
+            args: StringArray::new(process.args.clone()),
+            env: StringArray::new(env),
+        })
+    }
+
+    /// Looks the program up now, as the container's user: `create` must fail when there is none.
+    pub fn find(&mut self) -> Result<()> {
+        let name = self.process.args[0].to_bytes();
+        let shown = String::from_utf8_lossy(name).into_owned();
+        if name.contains(&b'/') {
+            return match executable(name) {
+                Ok(()) => {
+                    self.path = CString::new(name).unwrap_or_default();
+                    Ok(())
+                }
+                Err(Errno::EISDIR) => Err(start_error(format!("exec: {shown:?}: is a directory"))),
+                Err(Errno::EACCES) => Err(start_error(format!("exec: {shown:?}: permission denied"))),
+                Err(e) => Err(start_error(format!("exec: {shown:?}: stat {shown}: {}", strerror(e as i32)))),
+            };
+        }
+        let mut found = Errno::ENOENT;
+        for dir in self.process.variable("PATH").unwrap_or_default().split(|&b| b == b':') {
+            let dir = if dir.is_empty() { b"." } else { dir };
+            let path = [dir, b"/", name].concat();
+            match executable(&path) {
+                Ok(()) => {
+                    self.path = CString::new(path).unwrap_or_default();
+                    return Ok(());
+                }
+                Err(Errno::EACCES) => found = Errno::EACCES,
+                Err(_) => {}
+            }
+        }
+        match found {
+            Errno::EACCES => Err(start_error(format!("exec: {shown:?}: permission denied"))),
+            _ => Err(start_error(format!("exec: {shown:?}: executable file not found in $PATH"))),
+        }
+    }
+
+    /// Returns only with the reason why it could not.
+    pub fn exec(&self) -> Error {
+        let errno = execve(&self.path, &self.args, &self.env);
+        start_error(format!("exec {}: {}", self.path.to_string_lossy(), strerror(errno as i32)))
+            .with_errno(errno as i32)
+    }
+}
+
+fn executable(path: &[u8]) -> Result<(), Errno> {
+    let path = OsStr::from_bytes(path);
+    let stat = nix::sys::stat::stat(path)?;
+    if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        return Err(Errno::EISDIR);
+    }
+    // The real ids are the effective ones by now.
+    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK)
+}
+
+/// `HOME=` as the image's /etc/passwd has it, else `/`.
+fn home(uid: u32) -> CString {
+    let found = passwd_home(uid).unwrap_or_else(|| b"/".to_vec());
+    CString::new([b"HOME=", &found[..]].concat()).unwrap_or_else(|_| c"HOME=/".to_owned())
+}
+
+fn passwd_home(uid: u32) -> Option<Vec<u8>> {
+    // O_NONBLOCK: it may be a fifo nobody writes into.
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let fd = nix::fcntl::open("/etc/passwd", flags, Mode::empty()).ok()?;
+    let stat = nix::sys::stat::fstat(&fd).ok()?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return None;
+    }
+    let reader = BufReader::new(std::fs::File::from(fd).take(PASSWD_LIMIT));
+    find_home(reader, uid)
+}
+
+fn find_home(reader: impl BufRead, uid: u32) -> Option<Vec<u8>> {
+    let uid = uid.to_string();
+    reader.split(b'\n').map_while(Result::ok).find_map(|line| {
+        let mut fields = line.split(|&b| b == b':');
+        let of_user = fields.nth(2)? == uid.as_bytes();
+        let home = fields.nth(2)?;
+        (of_user && !home.is_empty()).then(|| home.to_vec())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_from_passwd() {
+        let passwd: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nbad line\nu:x:1000:1000::/home/u:/bin/sh\n";
+        assert_eq!(find_home(passwd, 1000), Some(b"/home/u".to_vec()));
+        assert_eq!(find_home(passwd, 0), Some(b"/root".to_vec()));
+        assert_eq!(find_home(passwd, 7), None);
+    }
+
+    #[test]
+    fn executables() {
+        assert_eq!(executable(b"/bin/sh"), Ok(()));
+        assert_eq!(executable(b"/"), Err(Errno::EISDIR));
+        assert_eq!(executable(b"/nonexistent"), Err(Errno::ENOENT));
+    }
+}

@@ -1,0 +1,210 @@
+//! The container's root file system, made from its plan in a fresh mount namespace.
+//!
+//! Up to `pivot` the host's file system is still there, so `/proc/self/fd/N` below is the host's procfs; afterwards no
+//! path under the container's /proc is used. Every destination is resolved to a descriptor first, and mounted on that.
+
+mod devices;
+mod idmap;
+mod mounts;
+mod path;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{mount, umount2, MntFlags, MsFlags};
+use nix::sys::stat::Mode;
+
+use crate::error::{Context, Error, Result};
+use crate::plan::rootfs::RootfsPlan;
+use crate::sys::mount as sys;
+use path::{resolve, Make};
+
+pub use idmap::{open_sources, Sources};
+
+/// A root with everything mounted, not yet entered.
+pub struct Prepared {
+    root: OwnedFd,
+    /// Mounts that turn read-only once everything in them is made.
+    readonly_later: Vec<OwnedFd>,
+}
+
+const NONE: Option<&Path> = None;
+
+/// Where mount(2) finds an open file, whatever happens to its path. The host's procfs; see the module's text.
+fn via(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+fn flags(bits: u64) -> MsFlags {
+    MsFlags::from_bits_retain(bits)
+}
+
+/// Mounts everything under the root's path.
+pub fn prepare(plan: &RootfsPlan, sources: &Sources) -> Result<Prepared> {
+    // What the container mounts must not show up on the host.
+    mount(NONE, "/", NONE, flags(plan.host_propagation), NONE).context("setting the propagation of /")?;
+    if plan.host_propagation & libc::MS_SHARED != 0 {
+        make_parent_private(&plan.path)?;
+    }
+    let shown = plan.path.display();
+    mount(Some(&plan.path), &plan.path, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+        .with_context(|| format!("binding rootfs {shown}"))?;
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::open(&plan.path, directory, Mode::empty())
+        .with_context(|| format!("opening rootfs {shown}"))?;
+    nix::sys::stat::umask(Mode::empty());
+    let mut prepared = Prepared { root, readonly_later: Vec::new() };
+    for (i, one) in plan.mounts.iter().enumerate() {
+        prepared
+            .mount(one, sources.of(i))
+            .with_context(|| format!("error mounting {} to rootfs at {:?}", one.kind, one.destination))?;
+    }
+    if let Some(nodes) = &plan.devices {
+        devices::make(prepared.root.as_fd(), nodes, plan.bind_devices)?;
+    }
+    if plan.console {
+        devices::make_console(prepared.root.as_fd()).context("making /dev/console")?;
+    }
+    make_cwd(prepared.root.as_fd(), &plan.cwd)?;
+    Ok(prepared)
+}
+
+/// pivot_root wants a private parent; with a shared host only that one mount changes.
+fn make_parent_private(rootfs: &Path) -> Result<()> {
+    for dir in rootfs.ancestors() {
+        match mount(NONE, dir, NONE, MsFlags::MS_PRIVATE, NONE) {
+            // Not a mount point.
+            Err(Errno::EINVAL) => {}
+            other => return other.with_context(|| format!("making {} private", dir.display())),
+        }
+    }
+    Ok(())
+}
+
+/// A working directory that is missing is made, as runc and Docker's users expect.
+fn make_cwd(root: BorrowedFd<'_>, cwd: &str) -> Result<()> {
+    match path::resolve_or_make(root, Path::new(cwd), Make::Directory) {
+        Ok(_) | Err(Errno::EROFS | Errno::EACCES | Errno::ENOTDIR | Errno::ELOOP | Errno::EPERM) => Ok(()),
+        Err(e) => Err(Error::from(e).context(format!("making the working directory {cwd:?}"))),
+    }
+}
+
+impl Prepared {
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Binds a terminal on /dev/console.
+    pub fn bind_console(&self, slave: BorrowedFd<'_>) -> Result<()> {
+        let target = resolve(self.root(), Path::new("/dev/console")).context("opening /dev/console")?;
+        mount(Some(&via(slave)), &via(target.as_fd()), NONE, MsFlags::MS_BIND, NONE)
+            .context("binding the console on /dev/console")
+    }
+
+    /// Closes what the container must not change, then makes this the root. The host is out of reach afterwards.
+    pub fn pivot(self, plan: &RootfsPlan) -> Result<()> {
+        for fd in &self.readonly_later {
+            remount_readonly(fd.as_fd()).context("making a mount read-only")?;
+        }
+        for path in &plan.readonly_paths {
+            self.protect(path).with_context(|| format!("can't make {path:?} read-only"))?;
+        }
+        self.mask(&plan.masked)?;
+        if plan.readonly {
+            remount_readonly(self.root()).context("can't set rootfs as read-only")?;
+        }
+        nix::unistd::fchdir(&self.root).context("entering rootfs")?;
+        if plan.no_pivot {
+            return self.move_root();
+        }
+        sys::pivot_root_here().context("pivot_root")?;
+        if plan.host_propagation & libc::MS_SHARED != 0 {
+            // What is unmounted now must stay mounted on the host.
+            mount(NONE, ".", NONE, flags(libc::MS_SLAVE | libc::MS_REC), NONE)
+                .context("separating the old root")?;
+        }
+        // The old root lies over the new one, at the place where we are.
+        umount2(".", MntFlags::MNT_DETACH).context("unmounting the old root")?;
+        nix::unistd::chdir("/").context("entering the new root")
+    }
+
+    /// `--no-pivot`, for a root on a ramfs: weaker, since the old root stays mounted below.
+    fn move_root(&self) -> Result<()> {
+        mount(Some("."), "/", NONE, MsFlags::MS_MOVE, NONE).context("moving rootfs to /")?;
+        nix::unistd::chroot(".").context("chroot")?;
+        nix::unistd::chdir("/").context("entering the new root")
+    }
+
+    /// A bind of the path on itself, read-only with all below it.
+    fn protect(&self, path: &str) -> Result<()> {
+        let target = match resolve(self.root(), Path::new(path)) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            other => other?,
+        };
+        match sys::open_tree(target.as_fd(), c"", true) {
+            Ok(tree) => match sys::mount_setattr(tree.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, None) {
+                Err(Errno::ENOSYS) => {}
+                other => {
+                    other?;
+                    return Ok(sys::move_mount(tree.as_fd(), target.as_fd())?);
+                }
+            },
+            Err(Errno::ENOSYS) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let place = via(target.as_fd());
+        mount(Some(&place), &place, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+        remount_readonly(resolve(self.root(), Path::new(path))?.as_fd())
+    }
+
+    /// Files become /dev/null, directories an empty read-only tmpfs that all of them share.
+    fn mask(&self, paths: &[String]) -> Result<()> {
+        let mut null = None;
+        let mut empty: Option<OwnedFd> = None;
+        for path in paths {
+            let what = || format!("can't mask path {path:?}");
+            let target = match resolve(self.root(), Path::new(path)) {
+                Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
+                other => other.with_context(what)?,
+            };
+            let stat = nix::sys::stat::fstat(&target).with_context(what)?;
+            let place = via(target.as_fd());
+            if stat.st_mode & libc::S_IFMT != libc::S_IFDIR {
+                let null = match &null {
+                    Some(fd) => fd,
+                    None => null.insert(devices::host_null()?),
+                };
+                mount(Some(&via(null.as_fd())), &place, NONE, MsFlags::MS_BIND, NONE).with_context(what)?;
+            } else if let Some(empty) = &empty {
+                mount(Some(&via(empty.as_fd())), &place, NONE, MsFlags::MS_BIND, NONE).with_context(what)?;
+            } else {
+                let options = Some(Path::new("nr_blocks=1,nr_inodes=1"));
+                mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::MS_RDONLY, options)
+                    .with_context(what)?;
+                empty = Some(resolve(self.root(), Path::new(path)).with_context(what)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the mount's other flags: in a user namespace they may be locked.
+fn remount_readonly(fd: BorrowedFd<'_>) -> Result<()> {
+    match sys::mount_setattr(fd, false, libc::MOUNT_ATTR_RDONLY, 0, None) {
+        Err(Errno::ENOSYS) => {}
+        other => return Ok(other?),
+    }
+    let present = sys::present_flags(fd)?;
+    let all = flags(present | libc::MS_RDONLY | libc::MS_REMOUNT | libc::MS_BIND);
+    Ok(mount(NONE, &via(fd), NONE, all, NONE)?)
+}
+
+/// What is left to do in the new root.
+pub fn finish(plan: &RootfsPlan) -> Result<()> {
+    if let Some(propagation) = plan.propagation {
+        mount(NONE, "/", NONE, flags(propagation), NONE).context("setting linux.rootfsPropagation")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,383 @@
+//! One mount after the other.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{mount, MsFlags};
+use nix::sys::stat::Mode;
+
+use super::path::{is_on_procfs, resolve, resolve_or_make, resolve_plain, Make};
+use super::{flags, remount_readonly, via, Prepared, NONE};
+use crate::error::{Context, Error, Result};
+use crate::invalid;
+use crate::plan::rootfs::options::PER_MOUNT;
+use crate::plan::rootfs::{Hierarchy, Kind, MountPlan, Options};
+use crate::sys::mount as sys;
+
+/// What mount(2) takes as data, less than a page.
+const MAX_DATA: usize = 4095;
+
+/// Below /proc only these may be mounted over (lxcfs and its like); all else could redirect what we or the container
+/// later write into procfs.
+const PROC_OVERMOUNTS: [&str; 9] = [
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "sys/kernel/ns_last_pid",
+    "uptime",
+];
+const PROC_OVERMOUNT_FIPS: &str = "sys/crypto/fips_enabled";
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Kind::Bind { source, .. } => write!(f, "{:?}", source.display().to_string()),
+            Kind::Proc => f.write_str("\"proc\""),
+            Kind::Sysfs => f.write_str("\"sysfs\""),
+            Kind::Tmpfs => f.write_str("\"tmpfs\""),
+            Kind::CgroupV1 { .. } | Kind::CgroupV2 { .. } => f.write_str("\"cgroup\""),
+            Kind::Other { source, .. } => write!(f, "{source:?}"),
+            Kind::Remount => f.write_str("new flags"),
+        }
+    }
+}
+
+impl Prepared {
+    /// `source` is there if the parent opened it.
+    pub(super) fn mount(&mut self, one: &MountPlan, source: Option<BorrowedFd<'_>>) -> Result<()> {
+        let path = PathBuf::from(&one.destination);
+        match &one.kind {
+            Kind::Bind { source: from, recursive } => self.bind(one, &path, from, *recursive, source)?,
+            Kind::Proc => {
+                let target = self.plain_directory(&path)?;
+                self.new(&target, "proc", "proc", &one.options)?;
+                let mounted = resolve_plain(self.root(), &path)?;
+                if !is_on_procfs(mounted.as_fd()) {
+                    invalid!("it is not a procfs after mounting one");
+                }
+            }
+            Kind::Sysfs => self.sysfs(&path, &one.options)?,
+            Kind::Tmpfs => self.tmpfs(&path, &one.options)?,
+            Kind::CgroupV1 { namespaced, hierarchies } => {
+                self.cgroup_v1(&path, &one.options, *namespaced, hierarchies)?
+            }
+            Kind::CgroupV2 { fallback } => self.cgroup_v2(&path, &one.options, fallback)?,
+            Kind::Other { fstype, source } => {
+                let target = self.directory(&path)?;
+                self.new(&target, fstype, source, &one.options)?;
+            }
+            Kind::Remount => {
+                let target = resolve(self.root(), &path)?;
+                let all = flags(one.options.set | libc::MS_REMOUNT);
+                mount(NONE, &via(target.as_fd()), NONE, all, data(&one.options).as_deref())?;
+            }
+        }
+        self.finish_mount(&path, &one.options)
+    }
+
+    /// What is asked for the mount that is there now.
+    fn finish_mount(&self, path: &Path, options: &Options) -> Result<()> {
+        let recursive = options.recursive_set | options.recursive_clear != 0;
+        if options.propagation.is_empty() && !recursive {
+            return Ok(());
+        }
+        let mounted = resolve(self.root(), path)?;
+        if recursive {
+            sys::mount_setattr(mounted.as_fd(), true, options.recursive_set, options.recursive_clear, None)
+                .context("setting recursive mount attributes (Linux 5.12)")?;
+        }
+        for flag in &options.propagation {
+            mount(NONE, &via(mounted.as_fd()), NONE, flags(*flag), NONE).context("setting propagation")?;
+        }
+        Ok(())
+    }
+
+    fn directory(&self, path: &Path) -> Result<OwnedFd> {
+        self.guarded(resolve_or_make(self.root(), path, Make::Directory)?)
+    }
+
+    /// /proc and /sys must be what they seem, or what is written there later goes elsewhere.
+    fn plain_directory(&self, path: &Path) -> Result<OwnedFd> {
+        let target = match resolve_plain(self.root(), path) {
+            Err(Errno::ENOENT) => resolve_or_make(self.root(), path, Make::Directory)?,
+            Err(Errno::ELOOP) => invalid!("filesystem must be mounted on ordinary directory"),
+            other => other?,
+        };
+        if nix::sys::stat::fstat(&target)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
+            invalid!("filesystem must be mounted on ordinary directory");
+        }
+        Ok(target)
+    }
+
+    /// Refuses a target on procfs that isn't on the list. By where the target really is, not by its name.
+    fn guarded(&self, target: OwnedFd) -> Result<OwnedFd> {
+        if !is_on_procfs(target.as_fd()) {
+            return Ok(target);
+        }
+        let real = std::fs::read_link(via(target.as_fd()))?;
+        let base = std::fs::read_link(via(self.root()))?;
+        let inside = real.strip_prefix(&base).unwrap_or(&real);
+        let allowed = |below: &str| Path::new("proc").join(below) == inside;
+        if PROC_OVERMOUNTS.iter().any(|p| allowed(p)) || allowed(PROC_OVERMOUNT_FIPS) {
+            return Ok(target);
+        }
+        invalid!(
+            "{:?} cannot be mounted because it is inside /proc",
+            Path::new("/").join(inside).display().to_string()
+        )
+    }
+
+    /// A new file system.
+    fn new(&self, target: &OwnedFd, fstype: &str, source: &str, options: &Options) -> Result<()> {
+        if options.data.len() > MAX_DATA {
+            return self.new_with_long_data(target, fstype, source, options);
+        }
+        let place = via(target.as_fd());
+        mount(Some(source), &place, Some(fstype), flags(options.set), data(options).as_deref())?;
+        Ok(())
+    }
+
+    /// mount(2) would cut the options at a page.
+    fn new_with_long_data(
+        &self,
+        target: &OwnedFd,
+        fstype: &str,
+        source: &str,
+        options: &Options,
+    ) -> Result<()> {
+        let c =
+            |text: &str| CString::new(text).map_err(|_| Error::invalid("a mount option holds a NUL byte"));
+        let pairs: Vec<(CString, Option<CString>)> = options
+            .data
+            .split(',')
+            .map(|option| match option.split_once('=') {
+                Some((key, value)) => Ok((c(key)?, Some(c(value)?))),
+                None => Ok((c(option)?, None)),
+            })
+            .collect::<Result<_>>()?;
+        let borrowed: Vec<_> = pairs.iter().map(|(k, v)| (k.as_c_str(), v.as_deref())).collect();
+        let attributes = crate::plan::rootfs::options::attribute_bits(options.set);
+        let mounted = sys::new_mount(&c(fstype)?, &c(source)?, &borrowed, attributes)
+            .context("mounting with options of more than a page (Linux 5.2)")?;
+        Ok(sys::move_mount(mounted.as_fd(), target.as_fd())?)
+    }
+
+    fn bind(
+        &self,
+        one: &MountPlan,
+        path: &Path,
+        from: &Path,
+        recursive: bool,
+        opened: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        let is_directory = match opened {
+            Some(fd) => nix::sys::stat::fstat(fd)?.st_mode & libc::S_IFMT == libc::S_IFDIR,
+            None => std::fs::metadata(from).with_context(|| format!("stat {}", from.display()))?.is_dir(),
+        };
+        let make = if is_directory { Make::Directory } else { Make::File };
+        let target = self.guarded(resolve_or_make(self.root(), path, make)?)?;
+        let (set, clear) = one.options.attributes();
+        if let Some(tree) = opened {
+            if set | clear != 0 {
+                sys::mount_setattr(tree, false, set, clear, None)?;
+            }
+            return Ok(sys::move_mount(tree, target.as_fd())?);
+        }
+        match bind_tree(from, recursive, set, clear) {
+            Ok(tree) => return Ok(sys::move_mount(tree.as_fd(), target.as_fd())?),
+            // Linux before 5.12.
+            Err(Errno::ENOSYS) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let rec = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+        mount(Some(from), &via(target.as_fd()), NONE, MsFlags::MS_BIND | rec, NONE)?;
+        if set | clear == 0 {
+            return Ok(());
+        }
+        let mounted = resolve(self.root(), path)?;
+        let present = sys::present_flags(mounted.as_fd())? & !one.options.clear;
+        let all = flags((one.options.set & PER_MOUNT) | present | libc::MS_REMOUNT | libc::MS_BIND);
+        Ok(mount(NONE, &via(mounted.as_fd()), NONE, all, NONE)?)
+    }
+
+    fn sysfs(&self, path: &Path, options: &Options) -> Result<()> {
+        let target = self.plain_directory(path)?;
+        match self.new(&target, "sysfs", "sysfs", options) {
+            // Somebody else's network namespace: only the host's sysfs can be shown.
+            Err(e) if e.errno() == Some(libc::EPERM) => {
+                mount(Some("/sys"), &via(target.as_fd()), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+                match options.is_readonly() {
+                    true => remount_readonly(resolve(self.root(), path)?.as_fd()),
+                    false => Ok(()),
+                }
+            }
+            other => other,
+        }
+    }
+
+    fn tmpfs(&mut self, path: &Path, options: &Options) -> Result<()> {
+        let existing = resolve(self.root(), path);
+        let target = self.directory(path)?;
+        let mut options = options.clone();
+        if existing.is_ok() && !options.data.split(',').any(|o| o.starts_with("mode=")) {
+            // The directory's own mode shows through, as with runc.
+            let mode = nix::sys::stat::fstat(&target)?.st_mode & 0o7777;
+            let comma = if options.data.is_empty() { "" } else { "," };
+            options.data = format!("{}{comma}mode={mode:o}", options.data);
+        }
+        let readonly = options.is_readonly();
+        options.set &= !libc::MS_RDONLY;
+        self.new(&target, "tmpfs", "tmpfs", &options)?;
+        if options.tmpcopyup {
+            let mounted = resolve(self.root(), path)?;
+            copy_up(&target, &mounted).context("tmpcopyup")?;
+        }
+        if readonly {
+            self.readonly_later.push(resolve(self.root(), path)?);
+        }
+        Ok(())
+    }
+
+    fn cgroup_v1(
+        &mut self,
+        path: &Path,
+        options: &Options,
+        namespaced: bool,
+        hierarchies: &[Hierarchy],
+    ) -> Result<()> {
+        let target = self.directory(path)?;
+        let readonly = options.is_readonly();
+        let set = options.set & !(libc::MS_RDONLY | libc::MS_BIND);
+        let top = Options { set, data: "mode=755".into(), ..Options::default() };
+        self.new(&target, "tmpfs", "tmpfs", &top)?;
+        let base = resolve(self.root(), path)?;
+        for one in hierarchies {
+            let name = Path::new(&one.name);
+            let directory = resolve_or_make(base.as_fd(), name, Make::Directory)?;
+            let place = via(directory.as_fd());
+            let ro = if readonly { libc::MS_RDONLY } else { 0 };
+            if namespaced {
+                mount(Some("cgroup"), &place, Some("cgroup"), flags(set | ro), Some(one.data.as_str()))
+                    .with_context(|| format!("cgroup hierarchy {}", one.name))?;
+            } else {
+                mount(Some(&one.path), &place, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+                    .with_context(|| format!("cgroup hierarchy {}", one.name))?;
+                let all = flags(set | ro | libc::MS_BIND | libc::MS_REMOUNT);
+                let mounted = resolve(base.as_fd(), name)?;
+                mount(NONE, &via(mounted.as_fd()), NONE, all, NONE)?;
+            }
+            for link in &one.links {
+                match nix::unistd::symlinkat(one.name.as_str(), &base, link.as_str()) {
+                    Err(Errno::EEXIST) => {}
+                    other => other.with_context(|| format!("link {link}"))?,
+                }
+            }
+        }
+        if readonly {
+            self.readonly_later.push(base);
+        }
+        Ok(())
+    }
+
+    fn cgroup_v2(&self, path: &Path, options: &Options, fallback: &Path) -> Result<()> {
+        let target = self.plain_directory(path)?;
+        match self.new(&target, "cgroup2", "cgroup", options) {
+            // In a user namespace without a cgroup namespace of its own.
+            Err(e) if matches!(e.errno(), Some(libc::EPERM | libc::EBUSY)) => {
+                mount(Some(fallback), &via(target.as_fd()), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+                match options.is_readonly() {
+                    true => remount_readonly(resolve(self.root(), path)?.as_fd()),
+                    false => Ok(()),
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+fn bind_tree(from: &Path, recursive: bool, set: u64, clear: u64) -> Result<OwnedFd, Errno> {
+    let here = nix::fcntl::AT_FDCWD;
+    let name = CString::new(from.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let tree = sys::open_tree(here, &name, recursive)?;
+    if set | clear != 0 {
+        sys::mount_setattr(tree.as_fd(), false, set, clear, None)?;
+    }
+    Ok(tree)
+}
+
+fn data(options: &Options) -> Option<String> {
+    (!options.data.is_empty()).then(|| options.data.clone())
+}
+
+/// Copies what the tmpfs hides into it.
+fn copy_up(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
+    let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let from = nix::fcntl::openat(from, ".", directory, Mode::empty())?;
+    let to = nix::fcntl::openat(to, ".", directory, Mode::empty())?;
+    copy_tree(from.as_fd(), to.as_fd())
+}
+
+fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    let mut entries = nix::dir::Dir::openat(from, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    for entry in entries.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        copy_entry(from, to, name).with_context(|| format!("copying {name:?}"))?;
+    }
+    Ok(())
+}
+
+fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<()> {
+    use nix::fcntl::{openat, AtFlags};
+    let stat = nix::sys::stat::fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
+    let owner = (Some(stat.st_uid.into()), Some(stat.st_gid.into()));
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFDIR => {
+            nix::sys::stat::mkdirat(to, name, mode)?;
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let (source, made) =
+                (openat(from, name, flags, Mode::empty())?, openat(to, name, flags, Mode::empty())?);
+            copy_tree(source.as_fd(), made.as_fd())?;
+            nix::unistd::fchown(&made, owner.0, owner.1)?;
+            nix::sys::stat::fchmod(&made, mode)?;
+        }
+        libc::S_IFREG => {
+            let read = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let write =
+                OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let mut source = File::from(openat(from, name, read, Mode::empty())?);
+            let mut made = File::from(openat(to, name, write, mode)?);
+            std::io::copy(&mut source, &mut made)?;
+            nix::unistd::fchown(&made, owner.0, owner.1)?;
+            nix::sys::stat::fchmod(&made, mode)?;
+        }
+        libc::S_IFLNK => {
+            let target = nix::fcntl::readlinkat(from, name)?;
+            nix::unistd::symlinkat(target.as_os_str(), to, name)?;
+            nix::unistd::fchownat(to, name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        }
+        _ => {
+            nix::sys::stat::mknodat(
+                to,
+                name,
+                nix::sys::stat::SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT),
+                mode,
+                stat.st_rdev,
+            )?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! The parent's side: makes the process that becomes the container's, and serves its requests until it is ready.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sys::wait::{waitpid, WaitStatus};
+use nix::unistd::Pid;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::init::{self, Init};
+use crate::link::{self, Request, ToChild};
+use crate::plan::{IdMaps, Namespaces};
+use crate::spec::IdMapping;
+use crate::sys::bpf;
+use crate::sys::process::{self, Clone};
+use crate::validate::CLONE_NEWTIME;
+
+/// Namespaces that init makes itself: the cgroup one only after it is in its cgroup, or it would show the wrong
+/// root; the time one is made by the parent, because its offsets must be set before a process is in it.
+const NOT_BY_CLONE: i32 = libc::CLONE_NEWCGROUP | CLONE_NEWTIME;
+
+/// The process that was made.
+pub struct Child {
+    pub pid: i32,
+    /// Absent before Linux 5.3.
+    pub pidfd: Option<OwnedFd>,
+    link: ToChild,
+    /// Ends when the child of its own has taken over; see `init::run`.
+    go_between: Option<i32>,
+    ids: Option<IdMaps>,
+}
+
+/// Makes the child; it starts to work on `init` at once. `cgroup` is a cgroup v2 directory to be born in.
+pub fn spawn(init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child> {
+    let (to_child, to_parent) = link::pair()?;
+    let namespaces = &init.plan.namespaces;
+    make_time_namespace(namespaces)?;
+    let mut flags = namespaces.new & !NOT_BY_CLONE;
+    if init.needs_go_between() {
+        flags = 0;
+    } else {
+        join_for_children(&init)?;
+    }
+    let ids = init.plan.ids.clone();
+    let go_between = init.needs_go_between();
+    match clone_into(flags as u64, cgroup)? {
+        Clone::Child => {
+            drop(to_child);
+            init::run(init, to_parent)
+        }
+        Clone::Parent { pid, pidfd } => {
+            Ok(Child { pid, pidfd, link: to_child, go_between: go_between.then_some(pid), ids })
+        }
+    }
+}
+
+fn clone_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone> {
+    process::clone(flags, cgroup).map_err(|e| {
+        let hint = match e {
+            Errno::EINVAL => ": does this kernel have all the namespaces that config.json asks for?",
+            Errno::ENOSPC => ": a limit in /proc/sys/user/max_*_namespaces is reached",
+            Errno::EPERM => ": making namespaces is not allowed here",
+            _ => "",
+        };
+        Error::from(e).context(format!("making the container's process{hint}"))
+    })
+}
+
+fn make_time_namespace(namespaces: &Namespaces) -> Result<()> {
+    if !namespaces.makes(CLONE_NEWTIME) {
+        return Ok(());
+    }
+    process::unshare(CLONE_NEWTIME).context("making a time namespace (Linux 5.6)")?;
+    match &namespaces.time_offsets {
+        Some(lines) if !lines.is_empty() => {
+            fs::write("/proc/self/timens_offsets", lines).context("setting linux.timeOffsets")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A pid or time namespace takes effect for children only, so it is the parent that joins it.
+fn join_for_children(init: &Init<'_>) -> Result<()> {
+    for (flag, fd) in init.joins() {
+        if flag & libc::CLONE_NEWPID != 0 {
+            process::setns(fd, libc::CLONE_NEWPID).context("joining the pid namespace")?;
+        }
+    }
+    Ok(())
+}
+
+impl Child {
+    pub fn link_fd(&self) -> BorrowedFd<'_> {
+        self.link.fd()
+    }
+
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Serves the child until it is ready. What concerns only processes is done here; `on` does the rest.
+    ///
+    /// # Errors
+    /// The child's own failure, or `on`'s. The child is dead and reaped then.
+    pub fn serve(&mut self, mut on: impl FnMut(i32, Request) -> Result<()>) -> Result<()> {
+        let result = self.serve_requests(&mut on);
+        if result.is_err() {
+            self.kill();
+        }
+        result
+    }
+
+    fn serve_requests(&mut self, on: &mut impl FnMut(i32, Request) -> Result<()>) -> Result<()> {
+        loop {
+            match self.link.next()? {
+                Some(Request::Ready) => return Ok(()),
+                Some(Request::Failed(e)) => return Err(e),
+                Some(Request::MapIds) => {
+                    let ids = self.ids.clone().unwrap_or_default();
+                    write_id_maps(self.pid, &ids)?;
+                    self.link.go()?;
+                }
+                Some(Request::Forked(pid)) => {
+                    if let Some(between) = self.go_between.take() {
+                        reap(between);
+                    }
+                    self.pid = pid;
+                    self.pidfd = process::pidfd_open(pid).ok();
+                }
+                Some(Request::ListenerNumber(number)) => {
+                    let listener = self.descriptor(number).context("taking the seccomp listener")?;
+                    // Before the agent hears of it: the child's own reading may have to wait for the agent.
+                    self.link.go()?;
+                    on(self.pid, Request::SeccompListener(listener))?;
+                }
+                Some(request) => {
+                    on(self.pid, request)?;
+                    self.link.go()?;
+                }
+                None => return Err(self.early_end()),
+            }
+        }
+    }
+
+    fn descriptor(&self, number: i32) -> Result<OwnedFd, Errno> {
+        match &self.pidfd {
+            Some(pidfd) => bpf::fd_of(pidfd.as_fd(), number),
+            None => bpf::fd_of(process::pidfd_open(self.pid)?.as_fd(), number),
+        }
+    }
+
+    /// Lets a ready child go on. It execs (the result is `Ok`), waits for `start`, or fails.
+    pub fn go(&self) -> Result<()> {
+        self.link.go()
+    }
+
+    /// After `go`, for a child that does not wait for `start`: returns when it has exec'd.
+    pub fn await_exec(&self) -> Result<()> {
+        match self.link.next()? {
+            None => Ok(()),
+            Some(Request::Failed(e)) => Err(e),
+            Some(_) => Err(Error::new(Kind::System, "an unexpected message from the container's process")),
+        }
+    }
+
+    /// Kills and reaps the child.
+    pub fn kill(&mut self) {
+        for pid in [Some(self.pid), self.go_between.take()].into_iter().flatten() {
+            let _ = process::kill(pid, libc::SIGKILL);
+            reap(pid);
+        }
+    }
+
+    fn early_end(&mut self) -> Error {
+        let how = match waitpid(Pid::from_raw(self.pid), None) {
+            Ok(WaitStatus::Exited(_, code)) => format!("with status {code}"),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                format!("by {signal} (was it killed for lack of memory? see memory.limit)")
+            }
+            _ => "for an unknown reason".to_string(),
+        };
+        Error::new(Kind::System, format!("the container's process ended {how} before it was ready"))
+    }
+}
+
+pub fn reap(pid: i32) {
+    while let Err(Errno::EINTR) = waitpid(Pid::from_raw(pid), None) {}
+}
+
+/// Writes the id maps of a new user namespace; without the privilege, through the set-uid helpers.
+pub fn write_id_maps(pid: i32, ids: &IdMaps) -> Result<()> {
+    if let Err(e) = fs::write(format!("/proc/{pid}/uid_map"), lines(&ids.uids)) {
+        if e.raw_os_error() != Some(libc::EPERM) {
+            return Err(Error::from(e).context("writing the user namespace's uid_map"));
+        }
+        return write_id_maps_unprivileged(pid, ids);
+    }
+    match fs::write(format!("/proc/{pid}/gid_map"), lines(&ids.gids)) {
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => map_gids_unprivileged(pid, ids),
+        other => other.context("writing the user namespace's gid_map"),
+    }
+}
+
+fn write_id_maps_unprivileged(pid: i32, ids: &IdMaps) -> Result<()> {
+    run_mapper("newuidmap", pid, &ids.uids)?;
+    map_gids_unprivileged(pid, ids)
+}
+
+/// Without privileges one's own gid may be mapped only once setgroups is denied (user_namespaces(7)).
+fn map_gids_unprivileged(pid: i32, ids: &IdMaps) -> Result<()> {
+    let own = nix::unistd::getegid().as_raw();
+    if ids.gids.len() == 1 && ids.gids[0].size == 1 && ids.gids[0].host_id == own {
+        fs::write(format!("/proc/{pid}/setgroups"), "deny")
+            .context("denying setgroups in the user namespace")?;
+        return fs::write(format!("/proc/{pid}/gid_map"), lines(&ids.gids))
+            .context("writing the user namespace's gid_map");
+    }
+    run_mapper("newgidmap", pid, &ids.gids)
+}
+
+fn lines(mappings: &[IdMapping]) -> String {
+    mappings.iter().map(|m| format!("{} {} {}\n", m.container_id, m.host_id, m.size)).collect()
+}
+
+fn run_mapper(program: &str, pid: i32, mappings: &[IdMapping]) -> Result<()> {
+    let numbers = mappings.iter().flat_map(|m| [m.container_id, m.host_id, m.size]).map(|n| n.to_string());
+    let output = Command::new(program).arg(pid.to_string()).args(numbers).output().with_context(|| {
+        format!("running {program}, which maps ids for users without privileges (Debian's package uidmap)")
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(Error::new(
+        Kind::System,
+        format!("{program} failed ({}): {}; see /etc/subuid and /etc/subgid", output.status, text.trim()),
+    ))
+}

@@ -1,0 +1,44 @@
+//! What has to be taken back: one list that a failed `create` and `delete` both walk backwards.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Result};
+use crate::state::Container;
+
+/// One thing that was made outside the state directory.
+///
+/// It is put on the list, and the list saved, *before* the thing is made. Taking back what was never made is no
+/// error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Undo {
+    /// The container's cgroup, with all processes in it.
+    Cgroup(cgroup::Location),
+    /// Network limits outside the cgroup: on the host's side of the container's interfaces.
+    Net(netlimit::Record),
+    /// A group of resctrl.
+    Resctrl(std::path::PathBuf),
+}
+
+impl Undo {
+    fn take_back(&self) -> Result<()> {
+        match self {
+            Undo::Cgroup(location) => location.destroy().context("removing the cgroup"),
+            Undo::Resctrl(dir) => crate::init::attrs::rdt::remove(dir),
+            Undo::Net(record) => netlimit::detach(record).context("removing the network limits"),
+        }
+    }
+}
+
+/// Takes back everything on the container's list, last first, then removes its directory. Goes on past
+/// failures; the first is returned, and the directory stays so that another `delete` can try again.
+pub fn take_back(container: &Container) -> Result<()> {
+    let mut first = Ok(());
+    for step in container.state.undo.iter().rev() {
+        if let Err(e) = step.take_back() {
+            log::warn!("{e}");
+            first = first.and(Err(e));
+        }
+    }
+    first.and_then(|()| container.remove())
+}
