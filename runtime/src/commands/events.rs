@@ -1,0 +1,51 @@
+//! `events`: statistics, once or at intervals, and out-of-memory events when they happen.
+
+mod schema;
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use cgroup::Cgroup;
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+
+use super::{print, Setting};
+use crate::error::{Context, Error, Kind, Result};
+use crate::state::Status;
+
+pub fn run(setting: &Setting, id: &str, once: bool, interval: Duration) -> Result<i32> {
+    let container = setting.load(id)?;
+    if container.status() == Status::Stopped {
+        return Err(Error::new(Kind::State, format!("container with id {id} is not running")));
+    }
+    let location = container.state.cgroup.as_ref().ok_or_else(|| {
+        Error::unsupported("events: the container has no cgroup (--cgroup-manager disabled)")
+    })?;
+    let cgroup = Cgroup::open(location).context("unable to get container cgroup stats")?;
+    if once {
+        return print(&schema::stats(id, &cgroup.stats())).map(|()| 0);
+    }
+    let mut watch = cgroup.watch_oom().context("watching for out-of-memory events")?;
+    let mut next = Instant::now() + interval;
+    loop {
+        let left = next.saturating_duration_since(Instant::now());
+        // Rounded up, not to wake just before the time.
+        let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Err(Errno::EINTR) => continue,
+            other => other.context("waiting for events")?,
+        };
+        let news = watch.read();
+        for _ in 0..news.kills.max(u64::from(news.oom)) {
+            print(&schema::oom(id))?;
+        }
+        if news.empty {
+            return Ok(0);
+        }
+        if Instant::now() >= next {
+            print(&schema::stats(id, &cgroup.stats()))?;
+            next += interval;
+        }
+    }
+}
