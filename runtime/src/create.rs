@@ -64,7 +64,8 @@ impl Bundle {
         Ok(Bundle { path, config, spec })
     }
 
-    fn rootfs(&self) -> Result<PathBuf> {
+    /// The absolute path of the root file system, which exists.
+    pub fn rootfs(&self) -> Result<PathBuf> {
         let root = self.spec.root.as_ref().map(|r| r.path.as_str()).unwrap_or_default();
         let path = self.path.join(root);
         match fs::metadata(&path) {
@@ -135,7 +136,6 @@ fn decide(setting: &Setting, args: &cli::Create, bundle: &Bundle) -> Result<Deci
     let rootfs = bundle.rootfs()?;
     let location = setting.locate(&layout, &args.id, linux.cgroups_path.as_deref())?;
     let context = crate::plan::rootfs::Context {
-        layout: &layout,
         location: location.as_ref(),
         rootless: setting.rootless,
         no_pivot: args.no_pivot,
@@ -262,7 +262,9 @@ fn make_cgroup(
         )?,
         ..cgroup::Options::default()
     };
-    let resources = decided.knobs.resources(spec).into_owned();
+    let mut resources = decided.knobs.resources(spec).into_owned();
+    // After the configuration's own: what every container may use (config-linux.md, "Default Devices").
+    resources.devices.extend(cgroup::devices::default_rules());
     let cgroup = Cgroup::create(&decided.layout, location.clone(), &resources, options)
         .context("creating the container's cgroup")?;
     for warning in cgroup.warnings() {
@@ -317,7 +319,9 @@ fn publish(
     pidfd_socket: &Option<OwnedFd>,
     pid_file: &Option<PathBuf>,
 ) -> Result<()> {
-    crate::init::attrs::rlimits::apply(&plan.process.rlimits, child.pid)?;
+    if plan.ids.is_some() {
+        crate::init::attrs::rlimits::apply(&plan.process.rlimits, child.pid)?;
+    }
     if let (Some(socket), Some(pidfd)) = (pidfd_socket, child.pidfd()) {
         sockets::send_fd(socket.as_fd(), pidfd, b"pidfd").context("sending the pidfd to --pidfd-socket")?;
     }

@@ -138,14 +138,6 @@ fn close_on_exec(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
     Ok(())
 }
 
-/// criu's version, as 31701 for 3.17.1.
-pub fn version(program: Option<&Path>) -> Result<i64> {
-    let mut criu = Criu::start(program)?;
-    let answer = criu.ask(&rpc::request(rpc::Kind::Version, None), |_| Ok(()));
-    criu.abandon();
-    Ok(answer.context("asking criu for its version")?.version)
-}
-
 /// Refuses what this criu on this kernel can't do.
 pub fn require(program: Option<&Path>, track_memory: bool, lazy_pages: bool) -> Result<()> {
     if !track_memory && !lazy_pages {

@@ -54,10 +54,6 @@ pub fn pair() -> Result<(ToChild, ToParent)> {
 }
 
 impl ToParent {
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
     fn send(&self, text: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let Some(fd) = fd else {
             // write(2): every seccomp profile allows it, and one may be in force already.
@@ -144,10 +140,6 @@ fn decode_failure(text: &[u8]) -> Error {
 const MAX_RECORD: usize = 16 * 1024;
 
 impl ToChild {
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
     /// The next request; `None` when the child's end closed: it exec'd, or died.
     ///
     /// # Errors

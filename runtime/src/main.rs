@@ -14,6 +14,7 @@ mod link;
 mod listener;
 mod log;
 mod plan;
+mod roots;
 mod seal;
 mod seccomp;
 mod sockets;

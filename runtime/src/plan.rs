@@ -92,16 +92,6 @@ pub struct IdMaps {
     pub gids: Vec<IdMapping>,
 }
 
-impl IdMaps {
-    /// The host's id of a container's id.
-    pub fn to_host(mappings: &[IdMapping], id: u32) -> Option<u32> {
-        mappings.iter().find_map(|m| {
-            let offset = id.checked_sub(m.container_id)?;
-            (offset < m.size).then(|| m.host_id + offset)
-        })
-    }
-}
-
 impl Plan {
     /// A new container. `spec` has been validated.
     pub fn create(spec: &Spec, id: &str, no_new_keyring: bool, rootless: bool) -> Result<Plan> {
@@ -162,13 +152,5 @@ mod tests {
         let plan = Namespaces::plan(&linux).unwrap();
         assert_eq!(plan.new, libc::CLONE_NEWPID | libc::CLONE_NEWNS);
         assert_eq!(plan.join, [(libc::CLONE_NEWUSER, "/u".into()), (libc::CLONE_NEWNET, "/n".into())]);
-    }
-
-    #[test]
-    fn ids_on_the_host() {
-        let map = [IdMapping { container_id: 10, host_id: 1000, size: 5 }];
-        assert_eq!(IdMaps::to_host(&map, 12), Some(1002));
-        assert_eq!(IdMaps::to_host(&map, 15), None);
-        assert_eq!(IdMaps::to_host(&map, 9), None);
     }
 }

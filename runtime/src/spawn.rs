@@ -92,10 +92,6 @@ fn join_for_children(init: &Init<'_>) -> Result<()> {
 }
 
 impl Child {
-    pub fn link_fd(&self) -> BorrowedFd<'_> {
-        self.link.fd()
-    }
-
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(AsFd::as_fd)
     }

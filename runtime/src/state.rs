@@ -233,10 +233,6 @@ impl Container {
         &self.path
     }
 
-    pub fn dir(&self) -> impl AsFd + '_ {
-        self.dir.as_fd()
-    }
-
     /// Waits until nobody else changes this container, and reads its state anew.
     ///
     /// # Errors

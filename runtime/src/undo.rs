@@ -14,6 +14,8 @@ use crate::state::Container;
 pub enum Undo {
     /// The container's cgroup, with all processes in it.
     Cgroup(cgroup::Location),
+    /// A mount on the host.
+    Mount(std::path::PathBuf),
     /// Network limits outside the cgroup: on the host's side of the container's interfaces.
     Net(netlimit::Record),
     /// A group of resctrl.
@@ -21,10 +23,15 @@ pub enum Undo {
 }
 
 impl Undo {
-    fn take_back(&self) -> Result<()> {
+    /// Takes this one thing back; what is gone already is no error.
+    pub fn take_back(&self) -> Result<()> {
         match self {
             Undo::Cgroup(location) => location.destroy().context("removing the cgroup"),
             Undo::Resctrl(dir) => crate::init::attrs::rdt::remove(dir),
+            Undo::Mount(path) => match nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH) {
+                Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
+                other => other.with_context(|| format!("unmounting {}", path.display())),
+            },
             Undo::Net(record) => netlimit::detach(record).context("removing the network limits"),
         }
     }

@@ -13,23 +13,28 @@ use crate::cli::Checkpoint;
 use crate::criu::rpc::{self, Options, Switch, Text};
 use crate::criu::{self, mounts, Criu};
 use crate::error::{Context, Error, Kind, Result};
+use crate::invalid;
 use crate::spec::Spec;
 use crate::state::{Container, Status};
 use crate::sys::process;
-use crate::invalid;
 
 /// Where restore learns what the standard streams were.
 pub const DESCRIPTORS: &str = "descriptors.json";
 const LOG: &str = "dump.log";
 
-pub fn run(setting: &Setting, args: &Checkpoint) -> Result<i32> {
+pub fn run(setting: &Setting, args: &Checkpoint) -> Result<u8> {
     let mut container = setting.load(&args.id)?;
     let lock = container.lock(LOCK_DEADLINE)?;
     let status = container.status();
     let pid = match (status, container.state.init) {
         (Status::Running | Status::Paused, Some(init)) => init.pid,
         // runc's text.
-        _ => return Err(Error::new(Kind::State, format!("Container cannot be checkpointed in {status} state"))),
+        _ => {
+            return Err(Error::new(
+                Kind::State,
+                format!("Container cannot be checkpointed in {status} state"),
+            ))
+        }
     };
     let program = setting.global.criu.as_deref();
     let images = Images::open(&args.criu, args.parent_path.as_deref())?;
@@ -39,7 +44,8 @@ pub fn run(setting: &Setting, args: &Checkpoint) -> Result<i32> {
     let mut options = options(args, &container, &spec, &images, pid)?;
     let kind = if args.pre_dump { rpc::Kind::PreDump } else { rpc::Kind::Dump };
     if !args.pre_dump {
-        let info = fs::read_to_string(format!("/proc/{pid}/mountinfo")).context("reading the container's mounts")?;
+        let info =
+            fs::read_to_string(format!("/proc/{pid}/mountinfo")).context("reading the container's mounts")?;
         for (key, value) in mounts::external(&spec, &container.state.rootfs, &info) {
             options.external_mount(&key, &value);
         }
@@ -104,7 +110,13 @@ impl Images {
         Ok(Images { path, dir, parent: parent.map(Path::to_path_buf), work })
     }
 
-    pub fn options(&self, args: &crate::cli::Criu, log: &str, root: &str, annotations: &Annotations) -> Options {
+    pub fn options(
+        &self,
+        args: &crate::cli::Criu,
+        log: &str,
+        root: &str,
+        annotations: &Annotations,
+    ) -> Options {
         let work = self.work.as_ref().map(|(_, dir)| dir.as_raw_fd());
         let mut options = Options::new(args, self.dir.as_raw_fd(), work, log, root);
         // criu's own configuration wins over what we say; the annotation chooses the file, an empty one none.
@@ -130,10 +142,18 @@ type Annotations = std::collections::BTreeMap<String, String>;
 
 fn open_dir(path: &Path) -> Result<OwnedFd> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.and_then(|()| fs::File::open(path)).map(OwnedFd::from).with_context(|| format!("open {}", path.display()))
+    made.and_then(|()| fs::File::open(path))
+        .map(OwnedFd::from)
+        .with_context(|| format!("open {}", path.display()))
 }
 
-fn options(args: &Checkpoint, container: &Container, spec: &Spec, images: &Images, pid: i32) -> Result<Options> {
+fn options(
+    args: &Checkpoint,
+    container: &Container,
+    spec: &Spec,
+    images: &Images,
+    pid: i32,
+) -> Result<Options> {
     let state = &container.state;
     let mut options = images.options(&args.criu, LOG, &state.rootfs.to_string_lossy(), &state.annotations);
     options.pid(pid);

@@ -13,7 +13,7 @@ use super::{print, Setting};
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::Status;
 
-pub fn run(setting: &Setting, id: &str, once: bool, interval: Duration) -> Result<i32> {
+pub fn run(setting: &Setting, id: &str, once: bool, interval: Duration) -> Result<u8> {
     let container = setting.load(id)?;
     if container.status() == Status::Stopped {
         return Err(Error::new(Kind::State, format!("container with id {id} is not running")));

@@ -42,7 +42,7 @@ pub fn run(setting: &Setting, args: &cli::Exec) -> Result<u8> {
     let mut console = None;
     let opened = Opened { console_socket, preserve_fds, cgroups: &args.cgroup };
     let mut child = make(&container, init, &spec, &plan, opened, &mut console)?;
-    let ready = publish(&plan, &child, pidfd_socket, pid_file.as_deref())
+    let ready = publish(&child, pidfd_socket, pid_file.as_deref())
         .and_then(|()| child.go())
         .and_then(|()| child.await_exec());
     if let Err(e) = ready {
@@ -265,8 +265,7 @@ fn namespaces_by_file(init: ProcessId, flags: i32) -> Result<Vec<(i32, OwnedFd)>
     crate::create::open_namespaces(&paths)
 }
 
-fn publish(plan: &Plan, child: &Child, pidfd_socket: Option<OwnedFd>, pid_file: Option<&Path>) -> Result<()> {
-    attrs::rlimits::apply(&plan.process.rlimits, child.pid)?;
+fn publish(child: &Child, pidfd_socket: Option<OwnedFd>, pid_file: Option<&Path>) -> Result<()> {
     if let (Some(socket), Some(pidfd)) = (&pidfd_socket, child.pidfd()) {
         sockets::send_fd(socket.as_fd(), pidfd, b"pidfd").context("sending the pidfd to --pidfd-socket")?;
     }

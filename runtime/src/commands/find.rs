@@ -22,7 +22,8 @@ pub fn roots(setting: &Setting) -> Vec<PathBuf> {
         roots.extend(["/run/hydra", "/run/runc"].map(PathBuf::from));
     }
     let mut seen = BTreeSet::new();
-    roots.retain(|root| root.is_dir() && seen.insert(fs::canonicalize(root).unwrap_or_else(|_| root.clone())));
+    roots
+        .retain(|root| root.is_dir() && seen.insert(fs::canonicalize(root).unwrap_or_else(|_| root.clone())));
     roots
 }
 
@@ -44,7 +45,8 @@ pub fn one(setting: &Setting, id: &str) -> Result<Container> {
     }
     let roots = roots(setting);
     let found = matching(&roots, |name| name == id);
-    let found = if found.is_empty() && id.len() >= 2 { matching(&roots, |name| name.starts_with(id)) } else { found };
+    let found =
+        if found.is_empty() && id.len() >= 2 { matching(&roots, |name| name.starts_with(id)) } else { found };
     let found = match (found.is_empty(), docker_id(id)) {
         (true, Some(full)) => matching(&roots, |name| name == full),
         _ => found,
@@ -104,7 +106,8 @@ pub fn several(setting: &Setting, ids: &[String], classes: &[String]) -> Result<
 /// config.json as `create` read it, for its own resources.
 pub fn own_resources(container: &Container) -> Result<cgroup::Resources> {
     let text = container.config()?;
-    let spec: crate::spec::Spec =
-        serde_json::from_slice(&text).map_err(|e| Error::new(Kind::System, e.to_string())).context("reading config.json")?;
+    let spec: crate::spec::Spec = serde_json::from_slice(&text)
+        .map_err(|e| Error::new(Kind::System, e.to_string()))
+        .context("reading config.json")?;
     Ok(spec.linux.and_then(|l| l.resources).unwrap_or_default())
 }

@@ -4,7 +4,7 @@ use super::{find, Setting};
 use crate::error::{Error, Kind, Result};
 use crate::knobs::{helper, inspect, update};
 
-pub fn run(setting: &Setting, ids: &[String], json: bool) -> Result<i32> {
+pub fn run(setting: &Setting, ids: &[String], json: bool) -> Result<u8> {
     let mut all = Vec::new();
     let mut text = String::new();
     for id in ids {

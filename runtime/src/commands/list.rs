@@ -26,11 +26,12 @@ struct More {
     root: String,
 }
 
-pub fn run(setting: &Setting, args: &List) -> Result<i32> {
+pub fn run(setting: &Setting, args: &List) -> Result<u8> {
     let given = setting.global.root.is_some();
     if given {
         // runc's: a root of one's own choice has to be there, the default one comes with the first container.
-        std::fs::read_dir(setting.store.root()).with_context(|| format!("open {}", setting.store.root().display()))?;
+        std::fs::read_dir(setting.store.root())
+            .with_context(|| format!("open {}", setting.store.root().display()))?;
     }
     let stores: Vec<Store> = match args.long && !given {
         true => roots::known(setting.store.root()).into_iter().map(Store::new).collect(),
@@ -48,7 +49,8 @@ pub fn run(setting: &Setting, args: &List) -> Result<i32> {
     match args.format {
         Format::Json if entries.is_empty() => print("null\n"),
         Format::Json => {
-            let text = serde_json::to_string(&entries).map_err(|e| Error::new(Kind::System, e.to_string()))?;
+            let text =
+                serde_json::to_string(&entries).map_err(|e| Error::new(Kind::System, e.to_string()))?;
             print(&format!("{text}\n"))
         }
         _ => print(&table(&rows(&entries, args.long))),
@@ -57,8 +59,7 @@ pub fn run(setting: &Setting, args: &List) -> Result<i32> {
 }
 
 fn entry<'a>(root: &Path, container: &'a Container, long: bool) -> Entry<'a> {
-    let more =
-        long.then(|| More { class: class(container), root: root.display().to_string() });
+    let more = long.then(|| More { class: class(container), root: root.display().to_string() });
     Entry { view: View::of(container), more }
 }
 
@@ -116,7 +117,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_runcs() {
-        let rows = vec![vec!["ID".to_string(), "PID".into(), "OWNER".into()], vec!["a-name-of-13c".into(), "1".into(), "root".into()]];
+        let rows = vec![
+            vec!["ID".to_string(), "PID".into(), "OWNER".into()],
+            vec!["a-name-of-13c".into(), "1".into(), "root".into()],
+        ];
         assert_eq!(table(&rows), "ID              PID         OWNER\na-name-of-13c   1           root\n");
     }
 }

@@ -1,14 +1,22 @@
 //! The verbs, a file each: read the state, check that it allows the verb, call what does it.
 
+mod checkpoint;
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
+mod find;
+mod inspect;
 mod kill;
+mod list;
 mod pause;
+mod ps;
+mod restore;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::io::Write;
 use std::time::Duration;
@@ -22,6 +30,10 @@ use crate::{log, seal};
 
 /// Does what the command line says; the result is the exit code.
 pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
+    let args: Vec<_> = args.into_iter().collect();
+    if let Some(code) = crate::knobs::helper::main(args.iter().cloned()) {
+        return code;
+    }
     let (global, command) = cli::parse(args);
     if command.as_ref().is_ok_and(enters_container) {
         if let Err(e) = seal::ensure() {
@@ -85,6 +97,13 @@ fn with_setting(global: &Global, command: Command) -> Result<u8> {
         Command::State { id } => state::run(&setting, &id),
         Command::Pause { id } => pause::pause(&setting, &id),
         Command::Resume { id } => pause::resume(&setting, &id),
+        Command::List(args) => list::run(&setting, &args),
+        Command::Ps { id, format, args } => ps::run(&setting, &id, format, &args),
+        Command::Events { id, stats, interval } => events::run(&setting, &id, stats, interval),
+        Command::Checkpoint(args) => checkpoint::run(&setting, &args),
+        Command::Restore(args) => restore::run(&setting, &args),
+        Command::Update(args) => update::run(&setting, &args),
+        Command::Inspect { ids, json } => inspect::run(&setting, &ids, json),
         other => Err(Error::unsupported(format!("{other:?}"))),
     }
 }

@@ -8,11 +8,13 @@ use super::{print, Setting};
 use crate::cli::Format;
 use crate::error::{Context, Error, Kind, Result};
 
-pub fn run(setting: &Setting, id: &str, format: Format, args: &[String]) -> Result<i32> {
+pub fn run(setting: &Setting, id: &str, format: Format, args: &[String]) -> Result<u8> {
     let container = setting.load(id)?;
     let pids = match &container.state.cgroup {
         Some(location) => Cgroup::open(location).and_then(|c| c.procs()).context("ps")?,
-        None => return Err(Error::unsupported("ps: the container has no cgroup (--cgroup-manager disabled)")),
+        None => {
+            return Err(Error::unsupported("ps: the container has no cgroup (--cgroup-manager disabled)"))
+        }
     };
     if format == Format::Json {
         return print(&json(&pids)).map(|()| 0);
@@ -21,7 +23,10 @@ pub fn run(setting: &Setting, id: &str, format: Format, args: &[String]) -> Resu
     let output = Command::new("ps").args(&args).stdin(Stdio::null()).output().context("running ps(1)")?;
     if !output.status.success() {
         let text = [output.stdout, output.stderr].concat();
-        return Err(Error::new(Kind::System, format!("{}: {}", output.status, String::from_utf8_lossy(&text))));
+        return Err(Error::new(
+            Kind::System,
+            format!("{}: {}", output.status, String::from_utf8_lossy(&text)),
+        ));
     }
     print(&select(&String::from_utf8_lossy(&output.stdout), &pids)?)?;
     Ok(0)
@@ -46,7 +51,8 @@ fn select(output: &str, pids: &[i32]) -> Result<String> {
     let mut text = format!("{head}\n");
     for line in lines.filter(|l| !l.trim().is_empty()) {
         let field = line.split_whitespace().nth(column).unwrap_or_default();
-        let pid: i32 = field.parse().map_err(|_| Error::invalid(format!("unable to parse pid: {field:?}")))?;
+        let pid: i32 =
+            field.parse().map_err(|_| Error::invalid(format!("unable to parse pid: {field:?}")))?;
         if pids.contains(&pid) {
             text.push_str(line);
             text.push('\n');
@@ -62,7 +68,10 @@ mod tests {
     #[test]
     fn only_the_containers_processes() {
         let output = "UID        PID  PPID CMD\nroot         1     0 init\nroot        42     1 sh 7\n\n";
-        assert_eq!(select(output, &[42, 7]).unwrap(), "UID        PID  PPID CMD\nroot        42     1 sh 7\n");
+        assert_eq!(
+            select(output, &[42, 7]).unwrap(),
+            "UID        PID  PPID CMD\nroot        42     1 sh 7\n"
+        );
         assert!(select("UID CMD\n", &[1]).is_err());
         assert_eq!(json(&[1, 22]), "[1,22]\n");
         assert_eq!(json(&[]), "null\n");

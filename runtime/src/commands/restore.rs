@@ -22,10 +22,10 @@ use crate::{hooks, invalid, sockets};
 
 const LOG: &str = "restore.log";
 
-pub fn run(setting: &Setting, args: &Restore) -> Result<i32> {
+pub fn run(setting: &Setting, args: &Restore) -> Result<u8> {
     let images = Images::open(&args.criu, None)?;
     let console = args.console_socket.as_deref().map(sockets::connect).transpose()?;
-    let pid_file = args.pid_file.as_deref().map(super::absolute).transpose()?;
+    let pid_file = args.pid_file.as_deref().map(std::path::absolute).transpose()?;
     let bundle = Bundle::open(args.bundle.as_deref(), None)?;
     let foreground = match args.detach {
         true => None,
@@ -91,16 +91,22 @@ fn make(
     let root = Root::bind(container)?;
     let mut options = options(args, container, spec, images, &root.path)?;
     points::make(&container.state.rootfs, &container.state.bundle, &spec.mounts)?;
-    for (key, source) in
-        mounts::sources(spec, &container.state.bundle, &container.state.rootfs, container.state.cgroup.as_ref())
-    {
+    for (key, source) in mounts::sources(
+        spec,
+        &container.state.bundle,
+        &container.state.rootfs,
+        container.state.cgroup.as_ref(),
+    ) {
         options.external_mount(&key, &source);
     }
     let namespaces = inherit(&mut options, spec, &images.path)?;
     let borrowed: Vec<BorrowedFd<'_>> = namespaces.iter().map(AsFd::as_fd).collect();
     let mut criu = Criu::start_with(setting.global.criu.as_deref(), &borrowed)?;
-    let answer = enter_cgroup(container, spec, &layout, criu.pid(), &mut options)
-        .and_then(|()| criu.ask(&rpc::request(rpc::Kind::Restore, Some(&options)), |n| notified(n, container, spec, restored)));
+    let answer = enter_cgroup(container, spec, &layout, criu.pid(), &mut options).and_then(|()| {
+        criu.ask(&rpc::request(rpc::Kind::Restore, Some(&options)), |n| {
+            notified(n, container, spec, restored)
+        })
+    });
     match answer {
         Ok(_) => {
             if !criu.finish()? {
@@ -116,13 +122,21 @@ fn make(
     start::network(container, restored.pid)
 }
 
-fn options(args: &Restore, container: &Container, spec: &Spec, images: &Images, root: &Path) -> Result<Options> {
+fn options(
+    args: &Restore,
+    container: &Container,
+    spec: &Spec,
+    images: &Images,
+    root: &Path,
+) -> Result<Options> {
     let mut options = images.options(&args.criu, LOG, &root.to_string_lossy(), &container.state.annotations);
     options.switch(Switch::EvasiveDevices, true).switch(Switch::RestoreAsSibling, true);
     if args.tcp_close {
         options.switch(Switch::TcpClose, true);
     }
-    for (field, value) in [(Text::LsmProfile, &args.lsm_profile), (Text::LsmMountContext, &args.lsm_mount_context)] {
+    for (field, value) in
+        [(Text::LsmProfile, &args.lsm_profile), (Text::LsmMountContext, &args.lsm_mount_context)]
+    {
         if let Some(value) = value {
             options.text(field, value);
         }
@@ -147,7 +161,8 @@ fn inherit(options: &mut Options, spec: &Spec, images: &Path) -> Result<Vec<Owne
     let mut namespaces = Vec::new();
     for (kind, _, key) in EXTERNAL_NAMESPACES {
         if let Some(path) = namespace_path(spec, kind) {
-            let file = File::open(path).with_context(|| format!("Requested {kind} namespace {path} does not exist"))?;
+            let file = File::open(path)
+                .with_context(|| format!("Requested {kind} namespace {path} does not exist"))?;
             options.inherit_fd(key, file.as_raw_fd());
             namespaces.push(OwnedFd::from(file));
         }
@@ -176,8 +191,8 @@ fn enter_cgroup(
     let mut resources = spec.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
     resources.devices.extend(cgroup::devices::default_rules());
     let more = cgroup::Options { rootless: container.state.rootless, ..Default::default() };
-    let mut cgroup =
-        Cgroup::create(layout, location.clone(), &resources, more).context("creating the container's cgroup")?;
+    let mut cgroup = Cgroup::create(layout, location.clone(), &resources, more)
+        .context("creating the container's cgroup")?;
     cgroup.attach(criu).context("putting criu into the container's cgroup")?;
     let file = format!("/proc/{criu}/cgroup");
     let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;

@@ -69,7 +69,9 @@ pub fn network(container: &mut Container, pid: i32) -> Result<()> {
     Ok(())
 }
 
+/// What follows the start: the helper of knobs that need one, the poststart hooks.
 pub fn poststart(container: &Container, spec: &Spec) -> Result<()> {
+    crate::knobs::helper::ensure(container.path(), &container.state.knobs)?;
     let Some(hooks) = spec.hooks.as_ref().filter(|h| !h.poststart.is_empty()) else { return Ok(()) };
     let pid = container.state.init.map_or(0, |p| p.pid);
     hooks::run("poststart", &hooks.poststart, &container.oci_state(Status::Running, pid), &[])

@@ -14,15 +14,15 @@ use crate::state::Container;
 #[serde(rename_all = "camelCase")]
 pub struct View<'a> {
     oci_version: &'a str,
-    id: &'a str,
+    pub id: &'a str,
     pub pid: i32,
     pub status: &'static str,
-    bundle: &'a Path,
+    pub bundle: &'a Path,
     rootfs: &'a Path,
-    created: &'a str,
+    pub created: &'a str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
-    owner: &'a str,
+    pub owner: &'a str,
 }
 
 impl<'a> View<'a> {

@@ -7,7 +7,7 @@ use crate::knobs::update::{self, Report, Request, Subject};
 use crate::knobs::{helper, Saved};
 use crate::state::{Container, Status};
 
-pub fn run(setting: &Setting, args: &cli::Update) -> Result<i32> {
+pub fn run(setting: &Setting, args: &cli::Update) -> Result<u8> {
     let request = Request::parse(args)?;
     let mut containers = find::several(setting, &args.ids, &args.select)?;
     if args.reload && args.ids.is_empty() && args.select.is_empty() {

@@ -12,7 +12,6 @@ pub enum Kind {
     PreDump = 4,
     Notify = 6,
     FeatureCheck = 9,
-    Version = 10,
 }
 
 /// `criu_opts`, those fields that we set.
@@ -63,11 +62,6 @@ impl Options {
 
     pub fn pid(&mut self, pid: i32) -> &mut Options {
         self.0.int(2, pid.into());
-        self
-    }
-
-    pub fn status_fd(&mut self, fd: i32) -> &mut Options {
-        self.0.int(49, fd.into());
         self
     }
 

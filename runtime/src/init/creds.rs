@@ -32,6 +32,10 @@ pub fn apply(init: &Init<'_>, link: &ToParent) -> Result<()> {
     } else {
         load_filter(init, link)?;
     }
+    if init.plan.ids.is_none() {
+        // In a new user namespace the parent does it, with the host's privileges.
+        attrs::rlimits::apply(&init.plan.process.rlimits, 0)?;
+    }
     hide_descriptors(init);
     take_ids(plan)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(plan.umask.unwrap_or(0o022)));

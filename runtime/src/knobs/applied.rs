@@ -156,7 +156,7 @@ impl Applied {
     pub fn apply(&mut self, cgroup: &Cgroup) -> Result<()> {
         let Some(limits) = &self.limits else { return Ok(()) };
         if !limits.raw.is_empty() {
-            for ((file, _), _) in &limits.raw {
+            for (file, _) in limits.raw.keys() {
                 let controller = file.split('.').next().unwrap_or_default();
                 if let Some(text) = cgroup.dir(controller).and_then(|dir| dir.peek(file)) {
                     self.saved.originals.insert(file.clone(), text.trim().into());

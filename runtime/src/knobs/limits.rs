@@ -117,11 +117,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A process has to watch over this container.
-    pub fn needs_helper(&self) -> bool {
-        !self.totals.is_empty() || self.follow_mounts
-    }
-
     /// The raw lines as writes for a cgroup.
     pub fn raw_writes(&self) -> Result<Vec<cgroup::Write>> {
         let mut writes = Vec::new();
@@ -355,10 +350,30 @@ fn put_memory(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>)
     let amount = amount(&asked.value);
     let memory = limits.resources.memory.get_or_insert_default();
     let instead = match name {
-        "memory.limit" => return Ok(memory.limit = Some(amount.signed())),
-        "memory.swap" => return Ok(memory.swap = Some(amount.signed())),
-        "memory.reservation" | "memory.low" => return Ok(memory.reservation = Some(amount.signed())),
-        "memory.swappiness" if version == Version::V1 => return Ok(memory.swappiness = amount.number()),
+        "memory.limit" => {
+            return {
+                let _: () = memory.limit = Some(amount.signed());
+                Ok(())
+            }
+        }
+        "memory.swap" => {
+            return {
+                let _: () = memory.swap = Some(amount.signed());
+                Ok(())
+            }
+        }
+        "memory.reservation" | "memory.low" => {
+            return {
+                let _: () = memory.reservation = Some(amount.signed());
+                Ok(())
+            }
+        }
+        "memory.swappiness" if version == Version::V1 => {
+            return {
+                let _: () = memory.swappiness = amount.number();
+                Ok(())
+            }
+        }
         "memory.swappiness" => {
             return Err(Error::unsupported(
                 "memory.swappiness: cgroup v2 has no such limit: use memory.swap-max",
@@ -509,7 +524,7 @@ pub fn lift(old: &Limits, new: &mut Limits, originals: &BTreeMap<String, String>
             new.resources.hugepage_limits.push(limit);
         }
     }
-    for (line, _) in &old.raw {
+    for line in old.raw.keys() {
         if !new.raw.contains_key(line) && !new.resources.unified.contains_key(&line.0) {
             if let Some(text) = usual(line).or_else(|| originals.get(&line.0).cloned()) {
                 new.raw.insert(line.clone(), text);

@@ -4,7 +4,7 @@ pub mod options;
 
 use std::path::{Path, PathBuf};
 
-use cgroup::{Layout, Location, Version};
+use cgroup::{Location, Version};
 
 use crate::error::Result;
 use crate::invalid;
@@ -14,7 +14,6 @@ pub use options::{Idmap, Options};
 
 /// What the plan depends on besides the configuration.
 pub struct Context<'a> {
-    pub layout: &'a Layout,
     pub location: Option<&'a Location>,
     pub rootless: bool,
     pub no_pivot: bool,
@@ -328,8 +327,7 @@ mod tests {
 
     fn plan_of(json: serde_json::Value) -> Result<RootfsPlan> {
         let spec: Spec = serde_json::from_value(json).unwrap();
-        let layout = Layout::new(cgroup::Mode::V2, Vec::new());
-        let context = Context { layout: &layout, location: None, rootless: false, no_pivot: false };
+        let context = Context { location: None, rootless: false, no_pivot: false };
         plan(&spec, Path::new("/r"), &context)
     }
 

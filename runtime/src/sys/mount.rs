@@ -63,7 +63,7 @@ pub fn mount_setattr(
             c"".as_ptr(),
             flags,
             &attr,
-            std::mem::size_of_val(&attr),
+            size_of_val(&attr),
         )
     };
     Errno::result(r).map(drop)

@@ -5,6 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
+/// Linux 5.7; in `libc` it overflows.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Which side of a clone one is on.
 pub enum Clone {
     Parent { pid: i32, pidfd: Option<OwnedFd> },
@@ -33,12 +36,12 @@ pub fn clone(flags: u64, into: Option<BorrowedFd<'_>>) -> Result<Clone, Errno> {
         cgroup: 0,
     };
     if let Some(cgroup) = into {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: `args` is a valid clone_args for the whole call. This process has one thread, so the child (a copy of
     // it, with its own memory as CLONE_VM is never given) finds no lock held by a thread that does not exist there.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &args, std::mem::size_of_val(&args)) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &args, size_of_val(&args)) };
     match Errno::result(pid) {
         Ok(0) => Ok(Clone::Child),
         // SAFETY: the kernel put a new descriptor, which nobody else owns, into `pidfd`.
@@ -143,12 +146,6 @@ pub fn cloexec_from(first: u32, fds: impl FnOnce() -> Vec<RawFd>) {
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD on any number is harmless.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
-}
-
-/// Clears close-on-exec on a descriptor that was inherited, not opened by us.
-pub fn keep_on_exec(fd: RawFd) -> Result<(), Errno> {
-    // SAFETY: sets a flag on a descriptor of this process.
-    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }).map(drop)
 }
 
 /// Borrows a descriptor that this process inherited (0 to 2, or one named on the command line).

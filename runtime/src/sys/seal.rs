@@ -30,7 +30,7 @@ pub fn read_only_mount(path: &str) -> Result<OwnedFd, Errno> {
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
             &attr,
-            std::mem::size_of_val(&attr),
+            size_of_val(&attr),
         )
     };
     Errno::result(r).map(|_| fd)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cgroup::stats::{v1, v2, HugePages, Pids, Pressure, Pressures, Stats, UNLIMITED};
+use cgroup::stats::{v1, v2, HugePages, Pids, Pressure, Stats, UNLIMITED};
 use serde_json::{json, Map, Value};
 
 /// One line.
@@ -88,12 +88,9 @@ fn from_v2(s: &v2::Stats) -> Value {
     );
     let throttling = throttling(cpu("nr_periods"), cpu("nr_throttled"), nanos("throttled_usec"));
     let m = &s.memory;
-    let entry = |limit: u64, usage: u64, max: u64| {
-        counter(&v1::Counter { limit, usage, max, failcnt: 0 })
-    };
+    let entry = |limit: u64, usage: u64, max: u64| counter(&v1::Counter { limit, usage, max, failcnt: 0 });
     // As on v1, memory and swap together; their common peak is not known.
-    let swap_limit =
-        if m.swap_limit == UNLIMITED { UNLIMITED } else { m.swap_limit.saturating_add(m.limit) };
+    let swap_limit = if m.swap_limit == UNLIMITED { UNLIMITED } else { m.swap_limit.saturating_add(m.limit) };
     let memory = object(
         &[
             ("cache", m.stat.get("file").copied().unwrap_or(0).into()),
@@ -132,7 +129,10 @@ fn whole(
 ) -> Value {
     let limit = if pids.limit == UNLIMITED { 0 } else { pids.limit };
     let pages = |p: &HugePages| {
-        object(&[("usage", p.usage.into()), ("max", p.max.into()), ("failcnt", p.failcnt.into())], &["failcnt"])
+        object(
+            &[("usage", p.usage.into()), ("max", p.max.into()), ("failcnt", p.failcnt.into())],
+            &["failcnt"],
+        )
     };
     let hugetlb: Map<_, _> = hugetlb.iter().map(|(size, p)| (size.clone(), pages(p))).collect();
     json!({
@@ -160,7 +160,12 @@ fn counter(c: &v1::Counter) -> Value {
         return Value::Null;
     }
     object(
-        &[("limit", c.limit.into()), ("usage", c.usage.into()), ("max", c.max.into()), ("failcnt", c.failcnt.into())],
+        &[
+            ("limit", c.limit.into()),
+            ("usage", c.usage.into()),
+            ("max", c.max.into()),
+            ("failcnt", c.failcnt.into()),
+        ],
         &["limit", "failcnt"],
     )
 }
@@ -212,9 +217,7 @@ fn list(text: &str) -> Value {
 
 fn psi(pressure: Option<Pressure>) -> Value {
     let Some(p) = pressure else { return Value::Null };
-    let line = |l: cgroup::stats::PressureLine| {
-        json!({ "avg10": l.avg10, "avg60": l.avg60, "avg300": l.avg300, "total": l.total })
-    };
+    let line = |l: cgroup::stats::PressureLine| json!({ "avg10": l.avg10, "avg60": l.avg60, "avg300": l.avg300, "total": l.total });
     json!({ "some": line(p.some), "full": line(p.full) })
 }
 

@@ -59,7 +59,7 @@ impl Prepared {
             Kind::Bind { source: from, recursive } => self.bind(one, &path, from, *recursive, source)?,
             Kind::Proc => {
                 let target = self.plain_directory(&path)?;
-                self.new(&target, "proc", "proc", &one.options)?;
+                self.mount_new(&target, "proc", "proc", &one.options)?;
                 let mounted = resolve_plain(self.root(), &path)?;
                 if !is_on_procfs(mounted.as_fd()) {
                     invalid!("it is not a procfs after mounting one");
@@ -73,7 +73,7 @@ impl Prepared {
             Kind::CgroupV2 { fallback } => self.cgroup_v2(&path, &one.options, fallback)?,
             Kind::Other { fstype, source } => {
                 let target = self.directory(&path)?;
-                self.new(&target, fstype, source, &one.options)?;
+                self.mount_new(&target, fstype, source, &one.options)?;
             }
             Kind::Remount => {
                 let target = resolve(self.root(), &path)?;
@@ -137,9 +137,9 @@ impl Prepared {
     }
 
     /// A new file system.
-    fn new(&self, target: &OwnedFd, fstype: &str, source: &str, options: &Options) -> Result<()> {
+    fn mount_new(&self, target: &OwnedFd, fstype: &str, source: &str, options: &Options) -> Result<()> {
         if options.data.len() > MAX_DATA {
-            return self.new_with_long_data(target, fstype, source, options);
+            return self.mount_with_long_data(target, fstype, source, options);
         }
         let place = via(target.as_fd());
         mount(Some(source), &place, Some(fstype), flags(options.set), data(options).as_deref())?;
@@ -147,7 +147,7 @@ impl Prepared {
     }
 
     /// mount(2) would cut the options at a page.
-    fn new_with_long_data(
+    fn mount_with_long_data(
         &self,
         target: &OwnedFd,
         fstype: &str,
@@ -211,7 +211,7 @@ impl Prepared {
 
     fn sysfs(&self, path: &Path, options: &Options) -> Result<()> {
         let target = self.plain_directory(path)?;
-        match self.new(&target, "sysfs", "sysfs", options) {
+        match self.mount_new(&target, "sysfs", "sysfs", options) {
             // Somebody else's network namespace: only the host's sysfs can be shown.
             Err(e) if e.errno() == Some(libc::EPERM) => {
                 mount(Some("/sys"), &via(target.as_fd()), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
@@ -236,7 +236,7 @@ impl Prepared {
         }
         let readonly = options.is_readonly();
         options.set &= !libc::MS_RDONLY;
-        self.new(&target, "tmpfs", "tmpfs", &options)?;
+        self.mount_new(&target, "tmpfs", "tmpfs", &options)?;
         if options.tmpcopyup {
             let mounted = resolve(self.root(), path)?;
             copy_up(&target, &mounted).context("tmpcopyup")?;
@@ -258,7 +258,7 @@ impl Prepared {
         let readonly = options.is_readonly();
         let set = options.set & !(libc::MS_RDONLY | libc::MS_BIND);
         let top = Options { set, data: "mode=755".into(), ..Options::default() };
-        self.new(&target, "tmpfs", "tmpfs", &top)?;
+        self.mount_new(&target, "tmpfs", "tmpfs", &top)?;
         let base = resolve(self.root(), path)?;
         for one in hierarchies {
             let name = Path::new(&one.name);
@@ -290,7 +290,7 @@ impl Prepared {
 
     fn cgroup_v2(&self, path: &Path, options: &Options, fallback: &Path) -> Result<()> {
         let target = self.plain_directory(path)?;
-        match self.new(&target, "cgroup2", "cgroup", options) {
+        match self.mount_new(&target, "cgroup2", "cgroup", options) {
             // In a user namespace without a cgroup namespace of its own.
             Err(e) if matches!(e.errno(), Some(libc::EPERM | libc::EBUSY)) => {
                 mount(Some(fallback), &via(target.as_fd()), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;

@@ -71,7 +71,10 @@ fn totals_are_shared_out() {
     let knobs = [("blkio.total-write-bps", "10kB"), ("blkio.write-bps", "8:0=2kB")];
     let got = on(Version::V1, &Resources::default(), &knobs).unwrap();
     assert_eq!(rates(&got), [(A, 2000), (B, 5000)]);
-    assert_eq!((got.shared.as_slice(), got.needs_helper()), ([A, B].as_slice(), true));
+    assert_eq!(
+        (got.shared.as_slice(), (!got.totals.is_empty() || got.follow_mounts)),
+        ([A, B].as_slice(), true)
+    );
 }
 
 #[test]
@@ -105,7 +108,7 @@ fn every_knob_goes_somewhere() {
             base.memory.get_or_insert_default().limit = Some(1 << 30);
             let got = on(version, &base, &[(knob.name, &value)]).ok()?;
             let res = got.resources != base || !got.raw.is_empty();
-            (!got.net.is_empty() || res || got.needs_helper()).then_some(())
+            (!got.net.is_empty() || res || (!got.totals.is_empty() || got.follow_mounts)).then_some(())
         };
         let anywhere = ["blkio.follow-mounts", "net.count-loopback", "net.ingress-mode"].contains(&knob.name);
         assert_eq!(placed(Version::V1).is_some(), anywhere || !knob.v1.is_empty(), "{} on v1", knob.name);

@@ -113,7 +113,8 @@ const RECURSIVE: &[(&str, u64, u64)] = &[
     ("rsymfollow", 0, libc::MOUNT_ATTR_NOSYMFOLLOW),
 ];
 
-/// Every name that is understood, for `features`.
+/// Every name that is understood.
+#[cfg(test)]
 pub fn names() -> Vec<&'static str> {
     let mut names: Vec<&str> = FLAGS.iter().map(|f| f.0).collect();
     names.extend(PROPAGATIONS.iter().map(|p| p.0));
