@@ -299,6 +299,16 @@ fn write(dir: &Dir, v1: bool, kind: usize, device: Device, rate: u64) -> cgroup:
     }
 }
 
+/// Moves the budget until told to stop: the helper's work without the helper.
+#[cfg(test)]
+pub fn share_until(location: &Location, saved: &Saved, stop: &std::sync::atomic::AtomicBool) {
+    let mut budget = Budget::new(location, saved).unwrap();
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        std::thread::sleep(TICK);
+        budget.tick();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

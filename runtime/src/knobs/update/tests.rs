@@ -152,3 +152,95 @@ fn a_killed_update_is_taken_back_or_kept() {
     assert!(!guinea.dir.join(JOURNAL).exists());
     recover(&guinea.dir, &old).unwrap();
 }
+
+/// A loop device of the test's own over a sparse file.
+struct Loop {
+    node: String,
+    file: PathBuf,
+}
+
+impl Loop {
+    fn new(guinea: &Guinea, name: &str) -> Option<Loop> {
+        let file = guinea.dir.join(name);
+        File::create(&file).unwrap().set_len(256 << 20).unwrap();
+        let made = Command::new("losetup").args(["-f", "--show"]).arg(&file).output();
+        match made {
+            Ok(out) if out.status.success() => {
+                Some(Loop { node: String::from_utf8_lossy(&out.stdout).trim().into(), file })
+            }
+            other => {
+                eprintln!("SKIP {name}: no loop device: {other:?}");
+                None
+            }
+        }
+    }
+
+    /// Bytes per second of direct writes from inside the cgroup, over `bytes` in pieces of 64 KiB.
+    fn write(&self, guinea: &Guinea, bytes: u64) -> f64 {
+        let joins =
+            guinea.location.branches.iter().map(|b| format!("echo 0 > {}/cgroup.procs; ", b.path.display()));
+        let script: String = joins.collect::<String>()
+            + &format!("exec dd if=/dev/zero of={} bs=64k count={} oflag=direct", self.node, bytes >> 16);
+        let begun = std::time::Instant::now();
+        let done = Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        bytes as f64 / begun.elapsed().as_secs_f64()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["-d", &self.node]).status();
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+#[test]
+fn a_device_is_held_to_its_rate_and_let_go() {
+    let Some(mut guinea) = Guinea::new("rate") else { return };
+    let Some(device) = Loop::new(&guinea, "loop") else { return };
+    for rate in [4_000_000u64, 16_000_000] {
+        let knob = format!("{}={rate}", device.node);
+        guinea.update(&set(&[("blkio.write-bps", &knob)]), false).unwrap();
+        assert_eq!(guinea.saved.placed[0].amount, Some(rate));
+        let got = device.write(&guinea, 3 * rate);
+        eprintln!("asked {rate}, got {got:.0} bytes per second");
+        // The kernel's throttle begins with a tenth of a second's worth. Above is the limit's fault; far below may
+        // be the machine's.
+        let seconds = 3.0 * rate as f64 / got;
+        let steady = (3.0 - 0.1) * rate as f64 / seconds;
+        assert!(steady < 1.02 * rate as f64 && steady > 0.8 * rate as f64, "asked {rate}, got {steady}");
+    }
+    let unset = Request { unset: vec!["blkio.write-bps".into()], ..Request::default() };
+    guinea.update(&unset, false).unwrap();
+    let got = device.write(&guinea, 64 << 20);
+    assert!(got > 2.0 * 16_000_000.0, "lifted, got {got}");
+}
+
+#[test]
+fn a_total_goes_to_the_device_that_wants_it() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let Some(mut guinea) = Guinea::new("total") else { return };
+    let Some(a) = Loop::new(&guinea, "a") else { return };
+    let Some(b) = Loop::new(&guinea, "b") else { return };
+    const TOTAL: u64 = 8_000_000;
+    let both = format!("{}={TOTAL},{}={TOTAL}", a.node, b.node);
+    let rows = guinea.update(&set(&[("blkio.write-bps", &both)]), false).unwrap();
+    assert_eq!(rows.changes.len(), 2);
+    guinea.saved.totals.write_bps = Some(TOTAL);
+    guinea.saved.shared = guinea.saved.placed.iter().map(|p| p.device.to_string()).collect();
+    let stop = AtomicBool::new(false);
+    let (location, saved) = (guinea.location.clone(), guinea.saved.clone());
+    let (first, second) = std::thread::scope(|scope| {
+        let budget = scope.spawn(|| crate::knobs::helper::share_until(&location, &saved, &stop));
+        let first = a.write(&guinea, 4 * TOTAL);
+        let second = b.write(&guinea, 4 * TOTAL);
+        stop.store(true, Ordering::Relaxed);
+        budget.join().unwrap();
+        (first, second)
+    });
+    eprintln!("total {TOTAL}: first device {first:.0}, then the other {second:.0} bytes per second");
+    for got in [first, second] {
+        assert!(got < 1.1 * TOTAL as f64 && got > 0.75 * TOTAL as f64, "{first} {second}");
+    }
+}
