@@ -12,7 +12,6 @@ message! {
     struct Timestamp { 1 seconds: i64, 2 nanos: i32 }
     struct Pair { 1 key: String, 2 value: String }
     struct Mount { 1 kind: String, 2 source: String, 3 target: String, 4 options: Vec<String> }
-    struct Empty {}
 
     struct CreateRequest {
         1 id: String, 2 bundle: String, 3 rootfs: Vec<Mount>, 4 terminal: bool, 5 stdin: String, 6 stdout: String,
@@ -46,7 +45,6 @@ message! {
     struct WaitResponse { 1 exit_status: u32, 2 exited_at: Option<Timestamp> }
     struct StatsResponse { 1 stats: Option<Any> }
     struct ConnectResponse { 1 shim_pid: u32, 2 task_pid: u32, 3 version: String }
-    struct ShutdownRequest { 1 id: String, 2 now: bool }
 
     /// A listener to a running container: FIFOs that the client made in the monitor's directory.
     struct AttachRequest { 1 id: String, 2 exec_id: String, 3 stdin: String, 4 stdout: String, 5 stderr: String }
@@ -94,7 +92,7 @@ message! {
 impl Timestamp {
     pub fn from_ns(ns: u64) -> Option<Timestamp> {
         (ns != 0)
-            .then(|| Timestamp { seconds: (ns / 1_000_000_000) as i64, nanos: (ns % 1_000_000_000) as i32 })
+            .then_some(Timestamp { seconds: (ns / 1_000_000_000) as i64, nanos: (ns % 1_000_000_000) as i32 })
     }
 }
 

@@ -193,8 +193,7 @@ fn delete(flags: &Flags) -> Result<()> {
 
 fn info() -> Result<()> {
     let options = Any::decode(&stdin()?).ok().filter(|a| !a.type_url.is_empty());
-    let mut task = Task::default();
-    task.options = runc_options(options.as_ref()).unwrap_or_default();
+    let task = Task { options: runc_options(options.as_ref()).unwrap_or_default(), ..Task::default() };
     let setup = start::setup(&start::Config::default())?;
     let features =
         std::process::Command::new(crate::job::binary(&setup, &task)).arg("features").output().ok();

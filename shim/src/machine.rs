@@ -329,11 +329,11 @@ impl Step {
         };
         self.publish("/tasks/exit", "containerd.events.TaskExit", &event);
         let answer = WaitResponse { exit_status, exited_at: Timestamp::from_ns(at) }.bytes();
-        let (mine, others) = std::mem::take(&mut self.state.waiters)
+        let (mine, others): (Vec<Waiter>, Vec<Waiter>) = std::mem::take(&mut self.state.waiters)
             .into_iter()
             .partition(|w| w.task == task && w.exec == exec);
         self.state.waiters = others;
-        for waiter in Vec::<Waiter>::from(mine) {
+        for waiter in mine {
             self.reply(waiter.asker, Ok(answer.clone()));
         }
         if exec.is_empty() && self.state.task(task).is_some_and(|t| t.standalone) {
@@ -347,7 +347,7 @@ impl Step {
         let now = self.now;
         let (ready, waiting): (Vec<Closing>, Vec<Closing>) =
             std::mem::take(&mut self.state.closing).into_iter().partition(|c| {
-                let done = |p: &Process| (p.pid == 0 || p.recorded) && (p.drained || p.pid == 0);
+                let done = |p: &Process| p.pid == 0 || (p.recorded && p.drained);
                 self.state.process(&c.task, &c.exec).is_none_or(done) || now >= c.until
             });
         self.state.closing = waiting;

@@ -9,7 +9,8 @@ use crate::error::{Error, Kind, Result};
 pub enum Value<'a> {
     Varint(u64),
     Fixed64(u64),
-    Fixed32(u32),
+    /// Only ever skipped: no message here has one.
+    Fixed32,
     Bytes(&'a [u8]),
 }
 
@@ -79,7 +80,10 @@ impl<'a> Reader<'a> {
                 let n = self.varint()?;
                 Value::Bytes(self.take(n)?)
             }
-            5 => Value::Fixed32(u32::from_le_bytes(self.take(4)?.try_into().expect("4 bytes"))),
+            5 => {
+                self.take(4)?;
+                Value::Fixed32
+            }
             other => return Err(bad(&format!("wire type {other}"))),
         };
         Ok(Some((tag, value)))

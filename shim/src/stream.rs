@@ -209,9 +209,10 @@ impl Stream {
                 }
             }
         }
-        let (gone, kept) = std::mem::take(&mut self.taps).into_iter().partition(|t| t.gone);
+        let (gone, kept): (Vec<Tap>, Vec<Tap>) =
+            std::mem::take(&mut self.taps).into_iter().partition(|t| t.gone);
         self.taps = kept;
-        Vec::<Tap>::from(gone).into_iter().for_each(Tap::close);
+        gone.into_iter().for_each(Tap::close);
     }
 
     /// True when the stage is empty.

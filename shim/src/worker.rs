@@ -18,6 +18,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// After so many deaths on one and the same request it is refused instead of tried again.
 const STRIKES: u32 = 5;
+/// So long after the last work a worker makes itself small, ms.
+const IDLE_MS: i32 = 1000;
 
 pub struct Worker<'a> {
     map: &'a Map,
@@ -29,6 +31,8 @@ pub struct Worker<'a> {
     /// When the publisher may try to connect again, ns.
     retry: u64,
     over: bool,
+    /// The last turn had nothing to do.
+    idle: bool,
     /// The mark given out last: it may not be in the state yet.
     last_mark: u32,
 }
@@ -68,6 +72,7 @@ pub fn run(map: &Map) {
         what: Vec::new(),
         retry: 0,
         over: false,
+        idle: false,
         last_mark: 0,
     };
     worker.recover();
@@ -99,6 +104,13 @@ impl Worker<'_> {
         if ready == 0 {
             self.tick();
         }
+        if ready == 0 && timeout == IDLE_MS {
+            // Nothing is to do for now: the memory of the last work goes back.
+            self.buffer = Vec::new();
+            sys::trim_heap();
+            sys::drop_text();
+        }
+        self.idle = ready == 0;
         self.publish_next();
         orphaned
     }
@@ -143,7 +155,8 @@ impl Worker<'_> {
         match (soon, waiting) {
             (_, true) => 100,
             (true, false) => 200,
-            _ => -1,
+            _ if self.idle => -1,
+            _ => IDLE_MS,
         }
     }
 
@@ -220,6 +233,7 @@ impl Worker<'_> {
 
     /// One event to its end: step, answers and news, commit, then everything that touches the world.
     fn event(&mut self, event: Event) {
+        let named = self.root.fds();
         let state = std::mem::take(&mut self.root.state);
         let (state, actions) = machine::step(state, event, sys::now_ns());
         self.root.state = state;
@@ -239,6 +253,9 @@ impl Worker<'_> {
             }
         }
         self.commit();
+        // What a process that is no more had open, no state names any longer.
+        let kept = self.root.fds();
+        named.into_iter().filter(|n| !kept.contains(n)).for_each(|n| Fd(n).close());
         self.flush();
         for effect in effects {
             self.perform(effect);

@@ -167,7 +167,7 @@ impl Session {
             }
             // What looked like the beginning of the keys was meant for the container.
             let held = std::mem::take(&mut self.matched);
-            self.pass(&self.keys[..held].to_vec());
+            self.pass(&self.keys[..held]);
             self.pass(&[*byte]);
         }
         Ok(false)

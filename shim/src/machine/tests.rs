@@ -1,1 +1,74 @@
-// tests
+//! Orders of events that callers rely on.
+
+use super::*;
+
+fn request(state: State, method: &str, message: &impl Message) -> (State, Vec<Action>) {
+    let asker = Asker { conn: 1, stream: 1 };
+    step(state, Event::Request { asker, method: method.into(), payload: message.bytes() }, 1)
+}
+
+fn done(state: State, pid: u32) -> (State, Vec<Action>) {
+    let op = state.ops[0].id;
+    step(state, Event::Done { op, result: Ok(Output { pid, ..Output::default() }) }, 2)
+}
+
+fn topics(actions: &[Action]) -> Vec<&str> {
+    let topic = |a: &Action| match a {
+        Action::Publish { topic, .. } => Some(*topic),
+        _ => None,
+    };
+    actions.iter().filter_map(topic).collect()
+}
+
+fn target() -> Target {
+    Target { id: "c".into(), exec_id: String::new() }
+}
+
+fn created() -> State {
+    let (state, _) =
+        request(State::default(), "Create", &CreateRequest { id: "c".into(), ..Default::default() });
+    done(state, 7).0
+}
+
+fn exit(state: State, pid: u32) -> (State, Vec<Action>) {
+    step(state, Event::Exit { pid, code: 3, core: false, unknown: false }, 3)
+}
+
+#[test]
+fn an_exit_during_start_is_told_after_the_start() {
+    let (state, _) = request(created(), "Start", &target());
+    let (state, actions) = exit(state, 7);
+    assert!(!actions.iter().any(|a| matches!(a, Action::Record { .. })));
+    let (state, actions) = done(state, 7);
+    assert_eq!(topics(&actions), ["/tasks/start"]);
+    assert!(actions.iter().any(|a| matches!(a, Action::Record { .. })));
+    let (_, actions) = step(state, Event::Recorded { task: "c".into(), exec: String::new() }, 4);
+    assert_eq!(topics(&actions), ["/tasks/exit"]);
+}
+
+#[test]
+fn an_exit_before_its_pid_is_known_is_kept() {
+    let (state, _) =
+        request(State::default(), "Create", &CreateRequest { id: "c".into(), ..Default::default() });
+    let (state, _) = exit(state, 7);
+    let (state, _) = done(state, 7);
+    assert_eq!(state.tasks[0].init.exit_status, 3);
+}
+
+#[test]
+fn a_second_create_and_a_delete_of_what_runs_are_refused() {
+    let (state, actions) =
+        request(created(), "Create", &CreateRequest { id: "c".into(), ..Default::default() });
+    assert!(matches!(&actions[0], Action::Reply { result: Err(e), .. } if e.kind() == Kind::Exists));
+    let (state, _) = request(state, "Start", &target());
+    let (state, _) = done(state, 7);
+    let (_, actions) = request(state, "Delete", &target());
+    assert!(matches!(&actions[0], Action::Reply { result: Err(e), .. } if e.kind() == Kind::State));
+}
+
+#[test]
+fn state_survives_its_wire_form() {
+    let (state, _) = request(created(), "Start", &target());
+    assert_eq!(State::decode(&state.bytes()).unwrap(), state);
+    assert!(resume(&state).contains(&Action::Spawn { op: state.ops[0].id }));
+}

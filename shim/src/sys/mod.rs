@@ -123,17 +123,6 @@ pub fn reap(pid: i32) {
     let _ = wait(libc::P_PID, pid as u32, libc::WEXITED | libc::WSTOPPED | libc::WNOHANG);
 }
 
-/// Waits for one child to end and removes it.
-pub fn wait_child(pid: i32) -> Result<Change> {
-    loop {
-        match wait(libc::P_PID, pid as u32, libc::WEXITED) {
-            Ok(Some(change)) => return Ok(change),
-            Ok(None) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(e),
-        }
-    }
-}
-
 pub fn pidfd_open(pid: i32) -> Result<Fd> {
     // SAFETY: no pointers; pidfds are close-on-exec by themselves.
     Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }).map(|fd| Fd(fd as i32))

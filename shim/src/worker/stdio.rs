@@ -399,7 +399,9 @@ impl Worker<'_> {
     }
 
     pub(super) fn close_stdio(&mut self, task: &str, exec: &str) {
-        let Some(p) = self.root.state.process_mut(task, exec) else { return };
+        let Some(p) = self.root.state.process_mut(task, exec) else {
+            return self.remove_files(exec);
+        };
         let streams = [p.out.take(), p.err.take()];
         let mut numbers = vec![p.child_in, p.child_out, p.child_err, p.console_listener, p.pidfd];
         numbers.push(p.stdin_pipe);
@@ -419,6 +421,19 @@ impl Worker<'_> {
             stream.close();
         }
         numbers.iter_mut().for_each(close);
+        for name in names {
+            let _ = std::fs::remove_file(name);
+        }
+    }
+
+    /// What a deleted process had in the monitor's directory. Init's record stays as long as the monitor does.
+    fn remove_files(&self, exec: &str) {
+        let process = Process { id: exec.into(), ..Process::default() };
+        let mut names: Vec<PathBuf> = (0..3).map(|n| fifo(&self.root.setup, &process, n)).collect();
+        names.push(job::console_socket(&self.root.setup, &process));
+        if !exec.is_empty() {
+            names.push(crate::record::path(Path::new(&self.root.setup.directory), exec));
+        }
         for name in names {
             let _ = std::fs::remove_file(name);
         }
