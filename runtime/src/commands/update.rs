@@ -26,6 +26,10 @@ pub fn run(setting: &Setting, args: &cli::Update) -> Result<u8> {
         }
     }
     let quiet = !args.dry_run && !args.json && !args.reload && args.knobs.is_empty();
+    // An operator's runc flag that a stronger layer outvotes would seem to do nothing.
+    let quiet = quiet
+        && (args.flags.is_empty()
+            || reports.iter().all(|(_, r)| !r.notes.iter().any(|n| n.ends_with("precedence"))));
     let text = match args.json {
         true => json(&reports)?,
         false if quiet => String::new(),

@@ -8,7 +8,6 @@ use cgroup::resources::{BlockIo, Cpu, Memory, WeightDevice};
 use cgroup::Resources;
 use serde_json::Value;
 
-use super::layers::Layer;
 use super::limits::{throttles, upsert};
 use super::value;
 use crate::error::{Error, Result};
@@ -171,9 +170,8 @@ pub fn from_json(text: &str) -> Result<Given> {
     Ok(Given { resources, knobs })
 }
 
-/// Knobs of `layer` that say what a runc flag or resource in `change` says too: the later word of the same operator
-/// counts, so they go.
-pub fn overruled(change: &Resources, layer: &mut Layer) {
+/// The knobs that say what a runc flag or resource in `change` says too.
+pub fn said(change: &Resources) -> impl Iterator<Item = &'static str> {
     let cpu = change.cpu.clone().unwrap_or_default();
     let memory = change.memory.clone().unwrap_or_default();
     let said = [
@@ -194,9 +192,7 @@ pub fn overruled(change: &Resources, layer: &mut Layer) {
         ("pids.limit", change.pids.is_some()),
         ("blkio.weight", change.block_io.as_ref().is_some_and(|io| io.weight.is_some())),
     ];
-    for (knob, _) in said.iter().filter(|(_, said)| *said) {
-        layer.remove(*knob);
-    }
+    said.into_iter().filter(|(_, said)| *said).map(|(knob, _)| knob)
 }
 
 #[cfg(test)]

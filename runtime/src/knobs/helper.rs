@@ -21,6 +21,7 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use super::applied::Saved;
 use super::limits::throttle_index;
 use crate::error::{Context, Error, Kind, Result};
+use crate::state::{is_alive, ProcessId};
 use crate::sys::process;
 
 /// The name under which this program is the helper.
@@ -34,17 +35,10 @@ const TICK: Duration = Duration::from_millis(400);
 #[derive(serde::Deserialize)]
 struct State {
     id: String,
-    init: Option<Init>,
+    init: Option<ProcessId>,
     cgroup: Option<Location>,
     #[serde(default)]
     knobs: Saved,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Init {
-    pid: i32,
-    start_time: u64,
 }
 
 /// Starts the helper of a container if it needs one and has none. `dir` is the container's state directory, and
@@ -103,7 +97,7 @@ fn watch(dir: &Path) -> Result<()> {
     let pidfd = process::pidfd_open(init.pid)?;
     let mut modified = modified(dir);
     let mut budget = Budget::new(&location, &state.knobs)?;
-    while start_time(init.pid) == Some(init.start_time) && state.knobs.needs_helper() {
+    while is_alive(init) && state.knobs.needs_helper() {
         let mut fds =
             [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(mounts.as_fd(), PollFlags::POLLPRI)];
         let watched = if state.knobs.follow_mounts { &mut fds[..] } else { &mut fds[..1] };
@@ -135,14 +129,6 @@ fn modified(dir: &Path) -> Option<(u64, i64)> {
     use std::os::unix::fs::MetadataExt;
     // Replaced by a new file each time.
     fs::metadata(dir.join("state.json")).ok().map(|m| (m.ino(), m.ctime_nsec()))
-}
-
-fn start_time(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let rest = text.get(text.rfind(')')? + 2..)?;
-    let mut fields = rest.split(' ');
-    let alive = !matches!(fields.next()?, "Z" | "X");
-    fields.nth(18)?.parse().ok().filter(|_| alive)
 }
 
 /// Has the limits resolved again, as any `update` does. A mount that comes with a burst of others costs one.

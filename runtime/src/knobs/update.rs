@@ -81,7 +81,8 @@ impl Request {
         for knob in &self.unset {
             layers.unset(knob)?;
         }
-        base::overruled(&self.change, &mut layers.operator);
+        // The later word of the same operator counts.
+        base::said(&self.change).for_each(|knob| drop(layers.operator.remove(knob)));
         for (knob, value) in &self.set {
             layers.set(knob, value)?;
         }
@@ -270,6 +271,11 @@ pub fn update(
     }
     let prepared = all.prepare()?;
     let mut report = Report { notes: [plan.warnings, new.notes.clone()].concat(), ..Report::default() };
+    let effective = saved.layers.effective()?.0;
+    let outvoted = base::said(&request.change).filter_map(|knob| effective.get(knob));
+    report.notes.extend(outvoted.map(|asked| {
+        format!("{}: the {} says {} and has precedence", asked.knob.name, asked.from, asked.text)
+    }));
     if dry_run {
         report.changes = prepared.changes().filter(|c| c.old != c.asked).cloned().collect();
         return Ok(report);
