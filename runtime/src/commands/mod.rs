@@ -16,6 +16,7 @@ mod restore;
 mod spec;
 mod start;
 mod state;
+mod stats;
 mod update;
 
 use std::io::Write;
@@ -104,6 +105,7 @@ fn with_setting(global: &Global, command: Command) -> Result<u8> {
         Command::Restore(args) => restore::run(&setting, &args),
         Command::Update(args) => update::run(&setting, &args),
         Command::Inspect { ids, json } => inspect::run(&setting, &ids, json),
+        Command::Stats(args) => stats::run(&setting, &args),
         other => Err(Error::unsupported(format!("{other:?}"))),
     }
 }

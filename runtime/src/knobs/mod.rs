@@ -8,6 +8,7 @@ pub mod helper;
 pub mod inspect;
 pub mod layers;
 pub mod limits;
+pub mod stats;
 pub mod table;
 pub mod update;
 pub mod value;
