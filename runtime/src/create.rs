@@ -142,11 +142,13 @@ fn decide(setting: &Setting, args: &cli::Create, bundle: &Bundle) -> Result<Deci
     };
     let root_plan = crate::plan::rootfs::plan(spec, &rootfs, &context)?;
     let global = &setting.global;
+    let class = args.class.iter().map(|name| ("class".to_string(), name.clone()));
+    let flags: Vec<_> = args.knobs.iter().cloned().chain(class).collect();
     let mut knobs = crate::knobs::create(
         spec,
         &rootfs,
         global.default_class.as_deref(),
-        &args.knobs,
+        &flags,
         global.config.as_deref(),
         &layout,
     )?;

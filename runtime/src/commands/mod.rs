@@ -122,7 +122,11 @@ pub struct Setting {
 }
 
 impl Setting {
-    pub fn new(global: Global) -> Result<Setting> {
+    pub fn new(mut global: Global) -> Result<Setting> {
+        if let Some(config) = &mut global.config {
+            // `create` goes into the bundle before it reads the classes.
+            *config = std::path::absolute(&config).context("--config")?;
+        }
         let store = Store::new(global.state_root()?);
         let rootless = global.rootless.unwrap_or_else(lacks_privileges);
         Ok(Setting { global, store, rootless })

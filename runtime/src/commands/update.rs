@@ -8,7 +8,8 @@ use crate::knobs::{helper, Saved};
 use crate::state::{Container, Status};
 
 pub fn run(setting: &Setting, args: &cli::Update) -> Result<u8> {
-    let request = Request::parse(args)?;
+    let mut request = Request::parse(args)?;
+    request.config = setting.global.config.clone();
     let mut containers = find::several(setting, &args.ids, &args.select)?;
     if args.reload && args.ids.is_empty() && args.select.is_empty() {
         containers = find::all(setting)?;

@@ -31,6 +31,8 @@ pub struct Request {
     class: Option<Option<String>>,
     annotations: Vec<(String, String)>,
     reload: bool,
+    /// The class file, where it isn't the one that the container was made with.
+    pub config: Option<PathBuf>,
 }
 
 impl Request {
@@ -69,6 +71,9 @@ impl Request {
     /// Changes what the state says.
     fn change(&self, saved: &mut Saved, own: &Resources) -> Result<()> {
         let layers = &mut saved.layers;
+        if self.config.is_some() {
+            layers.config = self.config.clone();
+        }
         if self.reload {
             layers.reload()?;
         }
