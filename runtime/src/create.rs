@@ -91,10 +91,13 @@ struct Decided {
 /// Makes the container up to the point where only `go` is missing. On an error nothing is left.
 pub fn create(setting: &Setting, args: &cli::Create, mode: Mode) -> Result<Created> {
     let preserve_fds = inherited_fds(args.preserve_fds)?;
-    let console_socket = args.console_socket.as_deref().map(sockets::connect).transpose()?;
-    let pidfd_socket = args.pidfd_socket.as_deref().map(sockets::connect).transpose()?;
+    let console_socket =
+        args.console_socket.as_deref().map(|p| sockets::connect(p, "console socket")).transpose()?;
+    let pidfd_socket =
+        args.pidfd_socket.as_deref().map(|p| sockets::connect(p, "pidfd socket")).transpose()?;
     let pid_file = args.pid_file.as_deref().map(std::path::absolute).transpose()?;
-    let bundle = Bundle::open(args.bundle.as_deref(), args.config.as_deref())?;
+    let mut bundle = Bundle::open(args.bundle.as_deref(), args.config.as_deref())?;
+    sockets::pass_on(&mut bundle.spec);
     check_terminal(&bundle.spec, mode, args.console_socket.is_some())?;
     state::check_id(&args.id)?;
     let mut decided = decide(setting, args, &bundle)?;

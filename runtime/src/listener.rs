@@ -35,6 +35,7 @@ pub fn send(plan: &Plan, pid: i32, state: OciState<'_>, fd: OwnedFd) -> Result<(
         state,
     };
     let text = serde_json::to_vec(&message).map_err(|e| Error::new(Kind::System, e.to_string()))?;
-    let socket = sockets::connect(Path::new(&notify.listener_path)).context("linux.seccomp.listenerPath")?;
+    let socket = sockets::connect(Path::new(&notify.listener_path), "seccomp agent's socket")
+        .context("linux.seccomp.listenerPath")?;
     sockets::send_fd(socket.as_fd(), fd.as_fd(), &text).context("sending the seccomp listener")
 }

@@ -8,9 +8,12 @@ use std::path::Path;
 use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags};
 
 use crate::error::{Context, Result};
+use crate::spec::{Mount, Spec};
 
-pub fn connect(path: &Path) -> Result<OwnedFd> {
-    let stream = UnixStream::connect(path).with_context(|| format!("connecting to {}", path.display()))?;
+/// `what` names the socket in the error.
+pub fn connect(path: &Path, what: &str) -> Result<OwnedFd> {
+    let stream =
+        UnixStream::connect(path).with_context(|| format!("connecting to the {what} {}", path.display()))?;
     Ok(stream.into())
 }
 
@@ -28,5 +31,29 @@ pub fn activated() -> u32 {
     match (number("LISTEN_PID"), number("LISTEN_FDS")) {
         (Some(pid), Some(count)) if pid == std::process::id() => count.min(1024),
         _ => 0,
+    }
+}
+
+/// Where a container finds the service manager's socket.
+const NOTIFY_INSIDE: &str = "/run/notify/notify.sock";
+
+/// What a service manager gave us is meant for the container: activated sockets (as process 1 of its own pid
+/// namespace) and the socket for READY=1 (sd_notify(3)).
+pub fn pass_on(spec: &mut Spec) {
+    let Some(process) = &mut spec.process else { return };
+    let count = activated();
+    if count > 0 {
+        process.env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".into()]);
+    }
+    // An abstract socket belongs to the network namespace and can't be bound into another root.
+    if let Some(path) = std::env::var("NOTIFY_SOCKET").ok().filter(|p| p.starts_with('/')) {
+        process.env.push(format!("NOTIFY_SOCKET={NOTIFY_INSIDE}"));
+        spec.mounts.push(Mount {
+            destination: NOTIFY_INSIDE.into(),
+            kind: Some("bind".into()),
+            source: Some(path),
+            options: vec!["bind".into(), "nosuid".into(), "nodev".into(), "noexec".into()],
+            ..Mount::default()
+        });
     }
 }

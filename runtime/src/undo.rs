@@ -26,7 +26,7 @@ impl Undo {
     /// Takes this one thing back; what is gone already is no error.
     pub fn take_back(&self) -> Result<()> {
         match self {
-            Undo::Cgroup(location) => location.destroy().context("removing the cgroup"),
+            Undo::Cgroup(location) => remove_cgroup(location),
             Undo::Resctrl(dir) => crate::init::attrs::rdt::remove(dir),
             Undo::Mount(path) => match nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH) {
                 Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
@@ -35,6 +35,16 @@ impl Undo {
             Undo::Net(record) => netlimit::detach(record).context("removing the network limits"),
         }
     }
+}
+
+/// With whatever still runs in it: without a pid namespace of its own, a container's processes outlive its first one.
+fn remove_cgroup(location: &cgroup::Location) -> Result<()> {
+    match cgroup::Cgroup::open(location) {
+        Ok(cgroup) => cgroup.kill_all().context("killing what is left in the cgroup")?,
+        Err(e) if e.kind() == cgroup::Kind::NotFound => {}
+        Err(e) => return Err(e).context("opening the cgroup"),
+    }
+    location.destroy().context("removing the cgroup")
 }
 
 /// Takes back everything on the container's list, last first, then removes its directory. Goes on past

@@ -275,6 +275,9 @@ fn exec(mut positionals: Vec<String>, given: &Given) -> Result<Exec> {
 }
 
 fn user_id(what: &str, text: &str) -> Result<u32> {
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("parsing {text:?} as {what} for user failed: invalid syntax"));
+    }
     text.parse().map_err(|_| format!("parsing {text:?} as {what} for user failed: invalid syntax"))
 }
 

@@ -22,8 +22,10 @@ use crate::{invalid, listener, seccomp, sockets, validate};
 
 pub fn run(setting: &Setting, args: &cli::Exec) -> Result<u8> {
     let preserve_fds = inherited_fds(args.preserve_fds)?;
-    let console_socket = args.console_socket.as_deref().map(sockets::connect).transpose()?;
-    let pidfd_socket = args.pidfd_socket.as_deref().map(sockets::connect).transpose()?;
+    let console_socket =
+        args.console_socket.as_deref().map(|p| sockets::connect(p, "console socket")).transpose()?;
+    let pidfd_socket =
+        args.pidfd_socket.as_deref().map(|p| sockets::connect(p, "pidfd socket")).transpose()?;
     let pid_file = args.pid_file.as_deref().map(std::path::absolute).transpose()?;
     let container = setting.load(&args.id)?;
     let init = running(&container, args.ignore_paused)?;

@@ -24,7 +24,8 @@ const LOG: &str = "restore.log";
 
 pub fn run(setting: &Setting, args: &Restore) -> Result<u8> {
     let images = Images::open(&args.criu, None)?;
-    let console = args.console_socket.as_deref().map(sockets::connect).transpose()?;
+    let console =
+        args.console_socket.as_deref().map(|p| sockets::connect(p, "console socket")).transpose()?;
     let pid_file = args.pid_file.as_deref().map(std::path::absolute).transpose()?;
     let bundle = Bundle::open(args.bundle.as_deref(), None)?;
     let foreground = match args.detach {
