@@ -153,8 +153,7 @@ fn named_devices_are_made_and_allowed() {
 
 #[test]
 fn devices_not_allowed_are_denied() {
-    // 1:12 is oldkmem's unused neighbour: there is no driver, so an allowed open says ENXIO, a denied one EPERM.
-    let c = Container::sh("denied", "mknod /tmp/d c 1 1; head -c 1 /tmp/d")
+    let c = Container::sh("denied", "mknod /dev/d c 1 1; head -c 1 /dev/d")
         .with(|c| c["process"]["noNewPrivileges"] = false.into());
     let out = c.run().fails();
     assert!(out.stderr.contains("not permitted"), "{out}");
