@@ -82,7 +82,8 @@ pub fn cgroup_dirs(path: &str) -> Vec<PathBuf> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        // A folder without this file is no hierarchy but an empty mount point.
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()) && e.path().join("cgroup.procs").exists())
         .map(|e| e.path().join(path))
         .collect();
     dirs.sort();

@@ -98,9 +98,9 @@ fn riders() -> Vec<Rider> {
     riders
 }
 
-/// A mount namespace without the v2 part of the hierarchy.
+/// A mount namespace without the v2 part of the hierarchy; what is written there lands in a tmpfs.
 fn without_unified() -> File {
-    let script = "umount /sys/fs/cgroup/unified 2>/dev/null; echo; exec sleep 1000000";
+    let script = "umount /sys/fs/cgroup/unified && mount -t tmpfs none /sys/fs/cgroup/unified; echo; exec sleep 1000000";
     let mut holder = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", script])
         .stdout(Stdio::piped())
