@@ -21,7 +21,7 @@ CARGO   ?= cargo
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make install PREFIX=/usr DESTDIR=/tmp/stage      make figures QUICK=1      make test-guest FULL=1"
+	@echo "  make install PREFIX=/usr DESTDIR=/tmp/stage      make bench QUICK=1      make test-guest FULL=1"
 
 .PHONY: demo
 demo: build ## show a container of ours running under a private Docker (root)
@@ -58,25 +58,10 @@ bench: build ## floor program, runtime, runc and crun side by side; QUICK=1 for 
 	@$(IN)/setup engine
 	@$(IN)/bench
 
-.PHONY: bench-net
-bench-net: build ## network limits against tc and nft (root)
-	@$(IN)/setup engine net
-	@$(IN)/bench-net
-
-.PHONY: storm
-storm: build ## TIME=60 seconds of faults against the monitors, with a ledger of what was lost (root)
-	@$(IN)/setup engine
-	@SECONDS_OF_STORM=$(TIME) $(IN)/storm
-
 .PHONY: test-guest
 test-guest: build ## the suite inside emulated machines: cgroup v2, systemd, other kernels; FULL=1 for all (root)
 	@$(IN)/setup engine guest
 	@$(IN)/test-guest
-
-.PHONY: figures
-figures: build ## docs/figures: this machine's figures next to Docker with runc and crun; QUICK=1 (root)
-	@$(IN)/setup engine
-	@$(IN)/figures
 
 .PHONY: fuzz
 fuzz: ## TIME=60 seconds of cargo-fuzz on every fuzz target (needs a nightly toolchain)
