@@ -29,7 +29,7 @@ demo: build ## show a container of ours running under a private Docker (root)
 	@$(IN)/demo
 
 .PHONY: test
-test: ## everything that can be tested on this host, the guests included (root)
+test: ## what was seen green on one host: lints, unit tests, the suite, a private Docker (root)
 	@$(IN)/test
 
 .PHONY: build
