@@ -29,7 +29,7 @@ pub fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
 
 /// The same, and no symbolic link on the way: for /proc and /sys (CVE-2019-19921).
 pub fn resolve_plain(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
-    open_in(root, path, PATH | OFlag::O_NOFOLLOW, ResolveFlag::RESOLVE_NO_SYMLINKS)
+    open_in(root, path, PATH, ResolveFlag::RESOLVE_NO_SYMLINKS)
 }
 
 fn open_in(root: BorrowedFd<'_>, path: &Path, flags: OFlag, more: ResolveFlag) -> Result<OwnedFd, Errno> {
