@@ -21,8 +21,8 @@ for wish in "${wishes[@]}"; do eval "$wish"; done
 for dir in "$SCRATCH"/roots/*/*/; do
   [ -d "$dir" ] && timeout 30 "$RUNTIME" --root "$(dirname "$dir")" delete --force "$(basename "$dir")"
 done
-for dir in /sys/fs/cgroup/"$NAME" /sys/fs/cgroup/*/"$NAME"; do
-  [ -d "$dir" ] || continue
+# Anywhere: a container without an absolute path gets its cgroup below that of the test program itself.
+find /sys/fs/cgroup -type d -name "$NAME" -prune | while IFS= read -r dir; do
   for round in 1 2 3 4 5; do
     find "$dir" -name cgroup.procs -exec cat {} + | xargs -r kill -KILL
     find "$dir" -depth -type d -exec rmdir {} +

@@ -41,7 +41,7 @@ pub fn size(fd: BorrowedFd<'_>) -> Result<(u16, u16), Errno> {
     Ok((size.ws_row, size.ws_col))
 }
 
-/// Makes `slave` the controlling terminal of this session leader.
+/// Makes `slave` the controlling terminal of the caller, who leads a session without one.
 pub fn make_controlling(slave: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: TIOCSCTTY takes an integer.
     Errno::result(unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
