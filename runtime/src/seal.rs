@@ -14,8 +14,8 @@ use nix::fcntl::{FcntlArg, OFlag, SealFlag};
 use nix::sys::memfd::MFdFlags;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::mount::{mount_setattr, open_tree};
 use crate::sys::process::{fexecve, StringArray};
-use crate::sys::seal as sys;
 
 const SELF: &str = "/proc/self/exe";
 
@@ -25,7 +25,7 @@ pub fn ensure() -> Result<()> {
     if is_sealed()? {
         return Ok(());
     }
-    let file = match sys::read_only_mount(SELF) {
+    let file = match read_only_mount() {
         Ok(fd) => fd,
         Err(_) => sealed_copy().context("copying the runtime's own binary into memory")?,
     };
@@ -39,6 +39,15 @@ pub fn ensure() -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let errno = fexecve(file.as_fd(), &StringArray::new(args), &StringArray::new(env));
     Err(Error::from(errno).context("executing a protected copy of the runtime's own binary"))
+}
+
+/// Linux 5.12, and CAP_SYS_ADMIN over the mount namespace.
+fn read_only_mount() -> Result<OwnedFd, Errno> {
+    let exe = CString::new(SELF).map_err(|_| Errno::EINVAL)?;
+    let mount = open_tree(nix::fcntl::AT_FDCWD, &exe, false)?;
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
+    mount_setattr(mount.as_fd(), false, attributes, 0, None)?;
+    Ok(mount)
 }
 
 /// Facts, not a flag that a caller could fake: the mount is read-only, or the file is sealed against writing.

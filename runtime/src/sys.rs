@@ -5,5 +5,4 @@ pub mod attrs;
 pub mod bpf;
 pub mod mount;
 pub mod process;
-pub mod seal;
 pub mod tty;
