@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::Pid;
 
@@ -33,7 +35,7 @@ pub struct Child {
 }
 
 /// Makes the child; it starts to work on `init` at once. `cgroup` is a cgroup v2 directory to be born in.
-pub fn spawn(init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child> {
+pub fn spawn(mut init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child> {
     let (to_child, to_parent) = link::pair()?;
     let namespaces = &init.plan.namespaces;
     make_time_namespace(namespaces)?;
@@ -45,7 +47,15 @@ pub fn spawn(init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child> {
     }
     let ids = init.plan.ids.clone();
     let go_between = init.needs_go_between();
-    match clone_into(flags as u64, cgroup)? {
+    let cloned = match process::clone(flags as u64, cgroup) {
+        // Before Linux 5.7 nobody is born in a cgroup: the child joins it as it joins those of v1.
+        Err(Errno::ENOSYS | Errno::EINVAL) if cgroup.is_some() => {
+            init.cgroups.extend(cgroup.map(open_procs).transpose()?);
+            process::clone(flags as u64, None)
+        }
+        other => other,
+    };
+    match cloned.map_err(explain)? {
         Clone::Child => {
             drop(to_child);
             init::run(init, to_parent)
@@ -56,16 +66,20 @@ pub fn spawn(init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child> {
     }
 }
 
-fn clone_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone> {
-    process::clone(flags, cgroup).map_err(|e| {
-        let hint = match e {
-            Errno::EINVAL => ": does this kernel have all the namespaces that config.json asks for?",
-            Errno::ENOSPC => ": a limit in /proc/sys/user/max_*_namespaces is reached",
-            Errno::EPERM => ": making namespaces is not allowed here",
-            _ => "",
-        };
-        Error::from(e).context(format!("making the container's process{hint}"))
-    })
+fn open_procs(cgroup: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(cgroup, "cgroup.procs", flags, Mode::empty())
+        .context("opening the container's cgroup.procs")
+}
+
+fn explain(e: Errno) -> Error {
+    let hint = match e {
+        Errno::EINVAL => ": does this kernel have all the namespaces that config.json asks for?",
+        Errno::ENOSPC => ": a limit in /proc/sys/user/max_*_namespaces is reached",
+        Errno::EPERM => ": making namespaces is not allowed here",
+        _ => "",
+    };
+    Error::from(e).context(format!("making the container's process{hint}"))
 }
 
 fn make_time_namespace(namespaces: &Namespaces) -> Result<()> {
