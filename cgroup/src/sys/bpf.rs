@@ -101,7 +101,8 @@ struct Attach {
     replaced: u32,
 }
 
-/// For PROG_QUERY.
+/// For PROG_QUERY. Whole, up to `revision`: from Linux 6.17 the kernel writes that one back without asking how much it was
+/// given.
 #[derive(Default)]
 #[repr(C)]
 struct Query {
@@ -112,6 +113,10 @@ struct Query {
     ids: u64,
     count: u32,
     pad: u32,
+    attach_flags_of_each: u64,
+    link_ids: u64,
+    link_flags_of_each: u64,
+    revision: u64,
 }
 
 /// For PROG_GET_FD_BY_ID.

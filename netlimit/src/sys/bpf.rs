@@ -80,7 +80,10 @@ struct ProgAttach {
     flags: u32,
 }
 
+/// Whole, up to `revision`: the kernel writes that one back without asking how much it was given (tcx from Linux 6.6,
+/// cgroups from 6.17).
 #[repr(C)]
+#[derive(Default)]
 struct ProgQuery {
     target: u32,
     attach_type: u32,
@@ -89,6 +92,10 @@ struct ProgQuery {
     prog_ids: u64,
     prog_cnt: u32,
     pad: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
 
 #[repr(C)]
@@ -222,11 +229,9 @@ pub fn query(at: At<'_>, attach_type: AttachType) -> io::Result<Vec<u32>> {
     let mut attr = ProgQuery {
         target: at.raw(),
         attach_type: attach_type as u32,
-        query_flags: 0,
-        attach_flags: 0,
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: ids.len() as u32,
-        pad: 0,
+        ..ProgQuery::default()
     };
     bpf(PROG_QUERY, &mut attr)?;
     ids.truncate(attr.prog_cnt as usize);
