@@ -58,6 +58,11 @@ bench: build ## floor program, runtime, runc and crun side by side; QUICK=1 for 
 	@$(IN)/setup engine
 	@$(IN)/bench
 
+.PHONY: figures
+figures: build ## the papers' figures with today's programs, to docs/figures: up to 3 hours, goes on where it was; QUICK=1 (root)
+	@$(IN)/setup engine net figures
+	@$(IN)/figures
+
 .PHONY: test-guest
 test-guest: build ## the suite inside emulated machines: cgroup v2, systemd, other kernels; FULL=1 for all (root)
 	@$(IN)/setup engine guest

@@ -1,0 +1,56 @@
+//! HYDRA's figures 5a to 5c: how long the (n + 1)th container takes to launch, and what memory the daemons and monitors
+//! need, with n containers running.
+
+use crate::rows::Sheet;
+use crate::stack::Daemons;
+use crate::Plan;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+pub fn measure(plan: &Plan, daemons: &Daemons, stack: &str, server: &str, pass: u32) -> Vec<Sheet> {
+    let mut launch = Sheet::new("scale-launch.csv", "pass,stack,server,containers,round,ms");
+    let mut memory = Sheet::new(
+        "scale-memory.csv",
+        "pass,stack,server,containers,daemon_rss,daemon_private,monitor_rss,monitor_private",
+    );
+    let steps: &[usize] = match server {
+        // A JVM each: as far as the memory goes.
+        "tomcat" => plan.pick(&[0, 10, 20, 40], &[0]),
+        _ => plan.pick(&[0, 50, 100, 200, 350, 500], &[0, 3]),
+    };
+    let mut running = 0;
+    for &step in steps {
+        fill(daemons, server, running, step);
+        running = step;
+        std::thread::sleep(std::time::Duration::from_secs(plan.pick(&[5], &[1])[0]));
+        let m = daemons.memory();
+        let sizes = [m.daemons.resident, m.daemons.private, m.monitors.resident, m.monitors.private];
+        memory.add(&[&pass, &stack, &server, &step, &sizes[0], &sizes[1], &sizes[2], &sizes[3]]);
+        for round in 0..plan.pick(&[15], &[2])[0] {
+            let start = Instant::now();
+            daemons.docker(&["run", "-d", "--name", "timed", "servers", "server", server]).ok();
+            let took = start.elapsed().as_secs_f64() * 1e3;
+            launch.add(&[&pass, &stack, &server, &step, &round, &took]);
+            daemons.api.delete("/containers/timed?force=1");
+        }
+    }
+    daemons.sweep();
+    vec![launch, memory]
+}
+
+/// Starts containers `from` to `to`, two at a time.
+fn fill(daemons: &Daemons, server: &str, from: usize, to: usize) {
+    let next = AtomicUsize::new(from);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= to {
+                    break;
+                }
+                let name = format!("s{n}");
+                daemons.docker(&["run", "-d", "--name", &name, "servers", "server", server]).ok();
+            });
+        }
+    });
+}
