@@ -16,6 +16,9 @@ _runtime() {
             ",$1")
                 cmd="runtime"
                 ;;
+            runtime,attach)
+                cmd="runtime__subcmd__attach"
+                ;;
             runtime,checkpoint)
                 cmd="runtime__subcmd__checkpoint"
                 ;;
@@ -42,6 +45,9 @@ _runtime() {
                 ;;
             runtime,list)
                 cmd="runtime__subcmd__list"
+                ;;
+            runtime,logs)
+                cmd="runtime__subcmd__logs"
                 ;;
             runtime,pause)
                 cmd="runtime__subcmd__pause"
@@ -73,6 +79,9 @@ _runtime() {
             runtime,update)
                 cmd="runtime__subcmd__update"
                 ;;
+            runtime,wait)
+                cmd="runtime__subcmd__wait"
+                ;;
             *)
                 ;;
         esac
@@ -80,7 +89,7 @@ _runtime() {
 
     case "${cmd}" in
         runtime)
-            opts="-v -V -h --debug --log --log-format --log-level --root --systemd-cgroup --cgroup-manager --rootless --default-class --config --criu --version --help checkpoint create delete events exec features inspect kill list pause ps restore resume run spec start state stats update"
+            opts="-v -V -h --debug --log --log-format --log-level --root --systemd-cgroup --cgroup-manager --rootless --default-class --config --criu --version --help attach checkpoint create delete events exec features inspect kill list logs pause ps restore resume run spec start state stats update wait"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -119,6 +128,28 @@ _runtime() {
                     return 0
                     ;;
                 --criu)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        runtime__subcmd__attach)
+            opts="-h --detach-keys --exec --no-stdin --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --detach-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --exec)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -612,6 +643,20 @@ _runtime() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        runtime__subcmd__logs)
+            opts="-f -h --follow --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -1333,6 +1378,24 @@ _runtime() {
                     return 0
                     ;;
                 --cgroup-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        runtime__subcmd__wait)
+            opts="-h --exec --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --exec)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

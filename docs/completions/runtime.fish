@@ -38,6 +38,7 @@ complete -c runtime -n "__fish_runtime_needs_command" -l systemd-cgroup -d 'same
 complete -c runtime -n "__fish_runtime_needs_command" -s v -l version -d 'print the version'
 complete -c runtime -n "__fish_runtime_needs_command" -s V -d 'print the version'
 complete -c runtime -n "__fish_runtime_needs_command" -s h -l help -d 'Print help'
+complete -c runtime -n "__fish_runtime_needs_command" -f -a "attach" -d 'connect to the streams of a container that has a monitor'
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "checkpoint" -d 'checkpoint a running container'
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "create" -d 'create a container'
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "delete" -d 'delete what a container holds'
@@ -47,6 +48,7 @@ complete -c runtime -n "__fish_runtime_needs_command" -f -a "features" -d 'show 
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "inspect" -d 'show the knobs of containers'
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "kill" -d 'send a signal to a container\'s init process'
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "list" -d 'list containers'
+complete -c runtime -n "__fish_runtime_needs_command" -f -a "logs" -d 'show the output of a container that has a monitor'
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "pause" -d 'suspend all processes of a container'
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "ps" -d 'display the processes of a container'
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "restore" -d 'restore a container from a checkpoint'
@@ -57,6 +59,11 @@ complete -c runtime -n "__fish_runtime_needs_command" -f -a "start" -d 'start a 
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "state" -d 'output the state of a container as JSON'
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "stats" -d 'show what containers use of their limits'
 complete -c runtime -n "__fish_runtime_needs_command" -f -a "update" -d 'change the limits of containers'
+complete -c runtime -n "__fish_runtime_needs_command" -f -a "wait" -d 'wait for the end of a container that has a monitor; exit with its code'
+complete -c runtime -n "__fish_runtime_using_subcommand attach" -l detach-keys -d 'keys that end the session and not the container (default ctrl-p,ctrl-q)' -r
+complete -c runtime -n "__fish_runtime_using_subcommand attach" -l exec -d 'a process that an engine executes in the container, by its ID' -r
+complete -c runtime -n "__fish_runtime_using_subcommand attach" -l no-stdin -d 'listen only'
+complete -c runtime -n "__fish_runtime_using_subcommand attach" -s h -l help -d 'Print help'
 complete -c runtime -n "__fish_runtime_using_subcommand checkpoint" -l image-path -d 'directory of criu\'s image files (default: checkpoint in the current directory)' -r
 complete -c runtime -n "__fish_runtime_using_subcommand checkpoint" -l work-path -d 'directory of criu\'s work files and logs' -r
 complete -c runtime -n "__fish_runtime_using_subcommand checkpoint" -l manage-cgroups-mode -d 'soft (default), full, strict or ignore' -r
@@ -173,6 +180,8 @@ complete -c runtime -n "__fish_runtime_using_subcommand list" -s f -l format -d 
 complete -c runtime -n "__fish_runtime_using_subcommand list" -s q -l quiet -d 'print the IDs alone'
 complete -c runtime -n "__fish_runtime_using_subcommand list" -s l -l long -d 'also class, monitor and root, and the containers of all known roots'
 complete -c runtime -n "__fish_runtime_using_subcommand list" -s h -l help -d 'Print help'
+complete -c runtime -n "__fish_runtime_using_subcommand logs" -s f -l follow -d 'go on until the container ends'
+complete -c runtime -n "__fish_runtime_using_subcommand logs" -s h -l help -d 'Print help'
 complete -c runtime -n "__fish_runtime_using_subcommand pause" -s h -l help -d 'Print help'
 complete -c runtime -n "__fish_runtime_using_subcommand ps" -s f -l format -d 'table (default) or json' -r
 complete -c runtime -n "__fish_runtime_using_subcommand ps" -s h -l help -d 'Print help'
@@ -343,3 +352,5 @@ complete -c runtime -n "__fish_runtime_using_subcommand update" -l dry-run -d 'p
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l json -d 'print the plan and what was written as JSON'
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l reload -d 'read the class files again and apply them to the containers that use them'
 complete -c runtime -n "__fish_runtime_using_subcommand update" -s h -l help -d 'Print help'
+complete -c runtime -n "__fish_runtime_using_subcommand wait" -l exec -d 'a process that an engine executes in the container, by its ID' -r
+complete -c runtime -n "__fish_runtime_using_subcommand wait" -s h -l help -d 'Print help'

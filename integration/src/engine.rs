@@ -22,16 +22,33 @@ pub const IMAGE: &str = "box";
 /// The one engine of this test program, or why there is none.
 pub fn engine() -> Result<&'static Engine, &'static str> {
     static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
-    ENGINE.get_or_init(Engine::start).as_ref().map_err(String::as_str)
+    ENGINE.get_or_init(|| Engine::start("engine", false)).as_ref().map_err(String::as_str)
+}
+
+/// An engine whose runtime `shimmed` is the program under test behind our shim: the same one where Docker knows a
+/// runtime's `runtimeType` (from 24 on), else one that finds our shim under the name of containerd's.
+pub fn shimmed() -> Result<&'static Engine, &'static str> {
+    static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
+    match knows_runtime_types() {
+        true => engine(),
+        false => ENGINE.get_or_init(|| Engine::start("shimmed", true)).as_ref().map_err(String::as_str),
+    }
+}
+
+fn knows_runtime_types() -> bool {
+    let out = Run::new("dockerd").args(["--version"]).out();
+    let version = out.stdout.split_whitespace().nth(2).unwrap_or_default();
+    version.split('.').next().and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n >= 24)
 }
 
 impl Engine {
-    fn start() -> Result<Engine, String> {
-        let engine = Engine { dir: janitor::scratch().join("engine") };
+    /// `own_shim`: containerd finds our shim under the name of its own.
+    fn start(name: &str, own_shim: bool) -> Result<Engine, String> {
+        let engine = Engine { dir: janitor::scratch().join(name) };
         let bin = engine.dir.join("bin");
         fs::create_dir_all(&bin).map_err(|e| e.to_string())?;
-        engine.register(&bin)?;
-        let bridge = engine.bridge()?;
+        engine.register(&bin, own_shim)?;
+        let bridge = engine.bridge(own_shim)?;
         let dir = engine.dir.display();
         let log = engine.dir.join("log");
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
@@ -60,17 +77,25 @@ impl Engine {
     }
 
     /// The runtimes that containers may ask for by name.
-    fn register(&self, bin: &Path) -> Result<(), String> {
+    fn register(&self, bin: &Path, own_shim: bool) -> Result<(), String> {
         let runtime =
             fs::canonicalize(host::runtime()).map_err(|e| format!("{}: {e}", host::runtime().display()))?;
-        let shim = runtime.with_file_name("shim");
+        let shim = host::shim();
         if shim.exists() {
             let _ = symlink(&shim, bin.join("containerd-shim-hydra-v2"));
+        }
+        if own_shim {
+            symlink(&shim, bin.join("containerd-shim-runc-v2")).map_err(|e| e.to_string())?;
         }
         let _ = symlink(&runtime, bin.join("runtime"));
         // "hydra" is the name README tells people to use.
         let own = serde_json::json!({ "path": runtime });
         let mut runtimes = serde_json::json!({ "tested": own, "hydra": own });
+        if own_shim {
+            runtimes["shimmed"] = own;
+        } else if knows_runtime_types() {
+            runtimes["shimmed"] = serde_json::json!({ "runtimeType": "io.containerd.hydra.v2" });
+        }
         if Path::new("/usr/bin/crun").exists() && host::cgroups() != host::Cgroups::Hybrid {
             runtimes["crun"] = serde_json::json!({ "path": "/usr/bin/crun" });
         }
@@ -80,11 +105,11 @@ impl Engine {
     }
 
     /// A bridge with a subnet that no other test program uses at the same time.
-    fn bridge(&self) -> Result<String, String> {
+    fn bridge(&self, second: bool) -> Result<String, String> {
         let pid = std::process::id();
-        let name = format!("hyd{pid}");
+        let (name, second) = if second { (format!("hys{pid}"), 214) } else { (format!("hyd{pid}"), 213) };
         let third = pid % 250;
-        let script = format!("ip link add {name} type bridge && ip addr add 10.213.{third}.1/24 dev {name} && ip link set {name} up");
+        let script = format!("ip link add {name} type bridge && ip addr add 10.{second}.{third}.1/24 dev {name} && ip link set {name} up");
         match Run::sh(&script).out() {
             out if out.code == 0 => Ok(name),
             out => Err(format!("no bridge can be made: {}", out.stderr.trim())),

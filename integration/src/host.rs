@@ -37,6 +37,12 @@ pub fn runtime() -> PathBuf {
     }
 }
 
+/// The monitor beside it.
+pub fn shim() -> PathBuf {
+    let runtime = fs::canonicalize(runtime()).unwrap_or_else(|_| runtime());
+    runtime.with_file_name("shim")
+}
+
 /// After how long something that was to happen is taken to hang. Emulated machines set `PATIENCE` higher.
 pub fn patience() -> Duration {
     let seconds = std::env::var("PATIENCE").ok().and_then(|s| s.parse().ok()).unwrap_or(60);

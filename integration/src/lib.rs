@@ -10,6 +10,7 @@ pub mod container;
 pub mod engine;
 pub mod host;
 pub mod janitor;
+pub mod ttrpc;
 
 pub use bundle::Bundle;
 pub use command::{Out, Run};

@@ -87,6 +87,7 @@ pub enum Command {
         all: bool,
     },
     List(List),
+    Monitor(Monitor),
     Pause {
         id: String,
     },
@@ -170,6 +171,16 @@ pub struct Exec {
     pub cgroup: Vec<(String, String)>,
     pub ignore_paused: bool,
     pub no_subreaper: bool,
+}
+
+/// A verb that the container's monitor answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Monitor {
+    /// `attach`, `logs` or `wait`.
+    pub verb: &'static str,
+    pub id: String,
+    /// Options of the verb, as the monitor's own program takes them.
+    pub options: Vec<String>,
 }
 
 /// `table` or `json`.

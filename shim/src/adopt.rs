@@ -21,7 +21,7 @@ pub fn adopt(namespace: &str, id: &str) -> Result<i32> {
     if root.state.tasks.is_empty() {
         return Err(Error::new(Kind::NotFound, format!("the last monitor of {id} had no container")));
     }
-    forget_processes(&mut root, &map);
+    forget_processes(&mut root);
     let listener = match root.setup.address.strip_prefix("unix://") {
         Some(path) => start::listen(Path::new(path))?,
         None => None,
@@ -31,7 +31,7 @@ pub fn adopt(namespace: &str, id: &str) -> Result<i32> {
 }
 
 /// Everything that lived in the dead heads: connections, jobs under way, descriptors.
-fn forget_processes(root: &mut Root, map: &Map) {
+fn forget_processes(root: &mut Root) {
     root.conns.clear();
     root.publisher = None;
     root.publisher_busy = false;
@@ -45,11 +45,10 @@ fn forget_processes(root: &mut Root, map: &Map) {
     let setup = root.setup.clone();
     for task in &mut root.state.tasks {
         task.cgroup_watch = 0;
-        let options = task.options.clone();
+        let id = task.id.clone();
         for process in task.processes_mut() {
-            reopen(process, &setup, map);
+            reopen(&id, process, &setup);
         }
-        task.options = options;
     }
     root.state.tasks.retain(|t| t.init.pid != 0);
     for task in &mut root.state.tasks {
@@ -57,7 +56,7 @@ fn forget_processes(root: &mut Root, map: &Map) {
     }
 }
 
-fn reopen(p: &mut Process, setup: &crate::state::Setup, map: &Map) {
+fn reopen(task: &str, p: &mut Process, setup: &crate::state::Setup) {
     let same = job::start_ticks(p.pid).is_some_and(|t| t == p.ticks || p.ticks == 0);
     if p.pid != 0 && !p.exited() && !same {
         // It ended unseen: that is what the record says.
@@ -70,8 +69,7 @@ fn reopen(p: &mut Process, setup: &crate::state::Setup, map: &Map) {
     (p.child_in, p.child_out, p.child_err, p.stdin_pipe) = (0, 0, 0, 0);
     p.inputs.clear();
     p.recording = p.recorded;
-    let _ = map;
-    let name = job::name(p);
+    let name = place::name(setup, task, &p.id);
     for (n, slot) in [(1, &mut p.out), (2, &mut p.err)] {
         if let Some(stream) = slot.as_mut() {
             *stream = Stream {

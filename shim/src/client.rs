@@ -2,14 +2,15 @@
 
 mod attach;
 mod link;
+mod logs;
 mod run;
 
 use crate::api::*;
 use crate::error::{Context, Error, Kind, Result};
 use crate::pb::Message;
-use crate::state::Root;
+use crate::state::{Root, Setup};
+use crate::sys;
 use crate::sys::map::Map;
-use crate::sys::{self, Fd};
 use crate::{adopt, job, place, record};
 use link::Link;
 use std::path::{Path, PathBuf};
@@ -24,8 +25,10 @@ struct Options {
     rest: Vec<String>,
 }
 
-const WITH_VALUE: [&str; 11] = [
+const WITH_VALUE: [&str; 13] = [
     "--namespace",
+    "--id",
+    "--exec",
     "--bundle",
     "--root",
     "--runtime",
@@ -59,6 +62,7 @@ fn parse(args: &[String]) -> Result<Options> {
             let value = given.or_else(|| args.next().cloned()).ok_or_else(missing)?;
             match name {
                 "--namespace" => options.namespace = Some(value),
+                "--id" => options.rest.push(value),
                 name => options.values.push((name.into(), value)),
             }
         } else if SWITCHES.contains(&name) && given.is_none() {
@@ -95,8 +99,11 @@ pub fn run(args: &[String]) -> Result<i32> {
     match args[0].as_str() {
         "run" => run::run(&options),
         "attach" => attach::attach(&find(&options)?, &options),
-        "wait" => wait(&find(&options)?),
-        "logs" => logs(&find(&options)?, &options),
+        "wait" => wait(&find(&options)?, &options),
+        "logs" => logs::logs(&find(&options)?, &options),
+        "pause" => freeze(&find(&options)?, "Pause"),
+        "resume" => freeze(&find(&options)?, "Resume"),
+        "forget" => forget(&find(&options)?),
         "list" => list(),
         "adopt" => {
             let place = find(&options)?;
@@ -108,11 +115,54 @@ pub fn run(args: &[String]) -> Result<i32> {
     }
 }
 
-/// One monitor's place.
+/// One monitor's place, and one container in it.
 struct Place {
     namespace: String,
     id: String,
+    /// The container: it has the monitor's own name, unless several share a monitor.
+    task: String,
     directory: PathBuf,
+}
+
+impl Place {
+    fn new(namespace: &str, id: &str) -> Place {
+        let directory = place::run_dir(namespace, id);
+        Place { namespace: namespace.into(), id: id.into(), task: id.into(), directory }
+    }
+
+    /// What names of files depend on.
+    fn setup(&self) -> Setup {
+        Setup {
+            namespace: self.namespace.clone(),
+            id: self.id.clone(),
+            directory: self.directory.to_string_lossy().into_owned(),
+            disk: place::disk_dir(&self.namespace, &self.id).to_string_lossy().into_owned(),
+            ..Setup::default()
+        }
+    }
+
+    fn target(&self, options: &Options) -> Target {
+        let exec = options.value("--exec").unwrap_or_default();
+        Target { id: self.task.clone(), exec_id: exec.into() }
+    }
+
+    fn record(&self, exec: &str) -> PathBuf {
+        record::path(&self.setup(), &self.task, exec)
+    }
+
+    /// The containers of this monitor with the `--root` of their runtime: from its state, or from the record that it left.
+    fn tasks(&self) -> Vec<(String, String)> {
+        match look(self) {
+            Ok((root, _)) if !root.state.tasks.is_empty() => {
+                let tasks = root.state.tasks.iter();
+                tasks.map(|t| (t.id.clone(), job::root(&root.setup, t))).collect()
+            }
+            _ => {
+                let root = record::read(&self.record("")).map(|r| r.root).unwrap_or_default();
+                vec![(self.id.clone(), root)]
+            }
+        }
+    }
 }
 
 fn places() -> Vec<Place> {
@@ -123,27 +173,39 @@ fn places() -> Vec<Place> {
     let mut all = Vec::new();
     for namespace in entries(Path::new(place::RUN)) {
         for id in entries(&Path::new(place::RUN).join(&namespace)) {
-            let directory = place::run_dir(&namespace, &id);
-            all.push(Place { namespace: namespace.clone(), id, directory });
+            all.push(Place::new(&namespace, &id));
         }
     }
     all
 }
 
-/// The monitor of a container, by its name or the unique beginning of one.
+/// The monitor of a container, by the container's name or the unique beginning of one.
 fn find(options: &Options) -> Result<Place> {
     let id = options.id()?;
-    let mut found: Vec<Place> = places()
-        .into_iter()
-        .filter(|p| p.id.starts_with(id) && options.namespace.as_ref().is_none_or(|n| *n == p.namespace))
-        .collect();
-    if let Some(exact) = found.iter().position(|p| p.id == id) {
-        return Ok(found.swap_remove(exact));
+    let root = options.value("--root").map(|r| Path::new(r).canonicalize().unwrap_or_else(|_| r.into()));
+    let mut found = Vec::new();
+    for place in places() {
+        if options.namespace.as_ref().is_some_and(|n| *n != place.namespace) {
+            continue;
+        }
+        for (task, of) in place.tasks() {
+            let here = root.as_ref().is_none_or(|r| Path::new(&of).canonicalize().is_ok_and(|o| o == *r));
+            if here && task.starts_with(id) {
+                found.push(Place { task, ..Place::new(&place.namespace, &place.id) });
+            }
+        }
+    }
+    if found.iter().any(|p| p.task == id) {
+        found.retain(|p| p.task == id);
     }
     match found.len() {
         1 => Ok(found.remove(0)),
         0 => Err(Error::new(Kind::NotFound, format!("no monitor knows a container {id}"))),
-        n => Err(Error::new(Kind::Invalid, format!("{n} containers begin with {id}"))),
+        n => {
+            let names: Vec<_> = found.iter().map(|p| format!("{}/{}", p.namespace, p.task)).collect();
+            let names = names.join(", ");
+            Err(Error::new(Kind::Invalid, format!("{n} containers are called {id}: {names}")))
+        }
     }
 }
 
@@ -155,7 +217,7 @@ fn look(place: &Place) -> Result<(Root, Vec<i32>)> {
         .write(true)
         .open(&path)
         .context(|| format!("opening {}", path.display()))?;
-    let map = Map::open(Fd::keep(file.into()), false)?;
+    let map = Map::open(sys::number(&file), false)?;
     let root = Root::decode(&map.committed())?;
     let header = map.header();
     let heads = [header.keeper.load(SeqCst), header.worker.load(SeqCst)];
@@ -164,13 +226,11 @@ fn look(place: &Place) -> Result<(Root, Vec<i32>)> {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         *pid > 0 && line.split(|b| *b == 0).any(|part| part == name.as_bytes())
     };
-    let heads = heads.into_iter().filter(alive).collect();
-    map.fd.close();
-    Ok((root, heads))
+    Ok((root, heads.into_iter().filter(alive).collect()))
 }
 
-fn wait(place: &Place) -> Result<i32> {
-    let target = Target { id: place.id.clone(), exec_id: String::new() };
+fn wait(place: &Place, options: &Options) -> Result<i32> {
+    let target = place.target(options);
     if let Ok(mut link) = Link::open(place) {
         match link.call(TASK_V3, "Wait", &target.bytes()) {
             Ok(answer) => return Ok(WaitResponse::decode(&answer)?.exit_status as i32),
@@ -179,61 +239,32 @@ fn wait(place: &Place) -> Result<i32> {
             Err(_) => {}
         }
     }
-    #[derive(serde::Deserialize)]
-    struct Record {
-        #[serde(rename = "exitCode")]
-        exit_code: i32,
-    }
-    let path = record::path(&place.directory, "");
-    let text = std::fs::read(&path).context(|| format!("reading {}", path.display()))?;
-    let record: Record = serde_json::from_slice(&text)
-        .map_err(|e| Error::system(format!("parsing {}: {e}", path.display())))?;
-    Ok(record.exit_code)
+    record::read(&place.record(&target.exec_id)).map(|record| record.exit_code)
 }
 
-/// Prints the rings: the last of what the container wrote, whoever started it and whether its daemon lives or not.
-fn logs(place: &Place, options: &Options) -> Result<i32> {
-    use std::io::Write;
-    let limit = look(place).map_or(0, |(root, _)| root.setup.ring_limit).max(64 << 10);
-    let disk = place::disk_dir(&place.namespace, &place.id);
-    let path = |n: u8| disk.join(format!("{}.{n}.ring", place.id));
-    let mut at = [0u64; 2];
-    for (n, at) in (1..).zip(&mut at) {
-        let size = std::fs::metadata(path(n)).map_or(0, |m| m.len());
-        *at = size.saturating_sub(limit);
-    }
-    loop {
-        let mut grown = false;
-        for (n, at) in (1..).zip(&mut at) {
-            let text = read_from(&path(n), *at);
-            *at += text.len() as u64;
-            grown |= !text.is_empty();
-            match n {
-                1 => std::io::stdout().write_all(&text)?,
-                _ => std::io::stderr().write_all(&text)?,
+/// By way of the monitor, which then knows, and tells its daemon.
+fn freeze(place: &Place, method: &str) -> Result<i32> {
+    let no_monitor = |_| Error::new(Kind::NotFound, format!("the monitor of {} is not there", place.task));
+    let mut link = Link::open(place).map_err(no_monitor)?;
+    let target = Target { id: place.task.clone(), exec_id: String::new() };
+    link.call(TASK_V3, method, &target.bytes()).map(|_| 0)
+}
+
+/// Removes what the monitor of a standalone container left, once that is over: record and output.
+fn forget(place: &Place) -> Result<i32> {
+    for _ in 0..100 {
+        match look(place) {
+            Ok((root, heads)) if !heads.is_empty() && root.setup.standalone => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Ok((_, heads)) if !heads.is_empty() => return Ok(0),
+            _ => {
+                place::discard(&place.setup());
+                return Ok(0);
             }
         }
-        if !options.is("--follow") {
-            return Ok(0);
-        }
-        std::io::stdout().flush()?;
-        if !grown && look(place).map_or(true, |(root, heads)| heads.is_empty() || root.state.tasks.is_empty())
-        {
-            return Ok(0);
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
     }
-}
-
-fn read_from(path: &Path, at: u64) -> Vec<u8> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut text = Vec::new();
-    if let Ok(mut file) = std::fs::File::open(path) {
-        if file.seek(SeekFrom::Start(at)).is_ok() {
-            let _ = file.take(1 << 20).read_to_end(&mut text);
-        }
-    }
-    text
+    Err(Error::new(Kind::State, format!("the monitor of {} is still there", place.task)))
 }
 
 fn list() -> Result<i32> {

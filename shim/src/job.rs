@@ -4,6 +4,7 @@
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::machine::Output;
+use crate::place;
 use crate::state::{Job, Op, Process, Setup, Task};
 use crate::stream::fd;
 use crate::sys::{self, Change, Fd};
@@ -21,19 +22,6 @@ pub fn pid_file(setup: &Setup, task: &Task, op: &Op) -> PathBuf {
     match op.job {
         Job::Exec => file(setup, op, "pid"),
         _ => Path::new(&task.bundle).join("init.pid"),
-    }
-}
-
-/// Path of the socket through which the runtime hands over a terminal.
-pub fn console_socket(setup: &Setup, process: &Process) -> PathBuf {
-    Path::new(&setup.directory).join(format!("{}.tty", name(process)))
-}
-
-/// What files of a process begin with.
-pub fn name(process: &Process) -> String {
-    match process.id.as_str() {
-        "" => "init".into(),
-        id => format!("exec-{id}"),
     }
 }
 
@@ -77,6 +65,8 @@ fn act(setup: &Setup, task: &Task, op: &Op) -> Result<()> {
 /// Replaces this process by a program; `NOTIFY_SOCKET` is the daemon's, not the container's.
 fn exec(args: &[String]) -> Result<()> {
     std::env::remove_var("NOTIFY_SOCKET");
+    // Our own runtime asks a container's monitor before it changes that: this one has asked already.
+    std::env::set_var("HYDRA_SHIM", "1");
     let c: Vec<CString> = args.iter().filter_map(|a| CString::new(a.as_bytes()).ok()).collect();
     let program = c.first().ok_or_else(|| Error::system("an empty command"))?;
     match nix::unistd::execvp(program, &c) {
@@ -115,7 +105,7 @@ pub fn arguments(setup: &Setup, task: &Task, process: &Process, op: &Op) -> Vec<
     let mut add = |more: &[&str]| args.extend(more.iter().map(|s| (*s).to_string()));
     let pid = path(pid_file(setup, task, op));
     let id = task.id.as_str();
-    let console = path(console_socket(setup, process));
+    let console = path(place::console_socket(setup, &task.id, &process.id));
     let create = |add: &mut dyn FnMut(&[&str])| {
         if process.terminal {
             add(&["--console-socket", &console]);

@@ -12,10 +12,7 @@ pub fn start(setup: &Setup, id: &str, address: &str, streams: [u32; 2]) -> Resul
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let mut args = vec![path.to_string()];
-    for pair in query.split('&').filter(|p| !p.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        args.extend([decode(key), decode(value)].into_iter().filter(|s| !s.is_empty()));
-    }
+    args.extend(arguments(query));
     let (ready, signal) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).context(|| "making a pipe")?;
     let (pid, pidfd) = (AtomicI32::new(0), AtomicI32::new(-1));
     if let Side::Child = sys::fork_child(&pid, &pidfd).context(|| "starting the logging binary")? {
@@ -45,6 +42,19 @@ fn run(setup: &Setup, id: &str, args: &[String], streams: [u32; 2], signal: Fd) 
     std::env::set_var("CONTAINER_NAMESPACE", &setup.namespace);
     let c: Vec<CString> = args.iter().filter_map(|a| CString::new(a.as_bytes()).ok()).collect();
     nix::unistd::execv(&c[0], &c).map(|never| match never {}).context(|| format!("executing {}", args[0]))
+}
+
+/// A name and its first value each, which may be empty: containerd's own form.
+fn arguments(query: &str) -> Vec<String> {
+    let mut args: Vec<String> = Vec::new();
+    for pair in query.split('&').filter(|p| !p.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (key, value) = (decode(key), decode(value));
+        if !args.iter().step_by(2).any(|known| *known == key) {
+            args.extend([key, value]);
+        }
+    }
+    args
 }
 
 /// Percent-decoding, and `+` for a blank.
@@ -77,5 +87,6 @@ mod tests {
     #[test]
     fn queries_are_decoded() {
         assert_eq!(super::decode("a%20b+c%zz"), "a b c%zz");
+        assert_eq!(super::arguments("key=a%20b&flag&key=c"), ["key", "a b", "flag", ""]);
     }
 }

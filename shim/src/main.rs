@@ -25,6 +25,9 @@ mod sys;
 mod ttrpc;
 mod worker;
 
+/// Exit code where nobody knows what was asked for; `runtime` tells it from a failure.
+const NOT_FOUND: i32 = 4;
+
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
@@ -33,16 +36,17 @@ fn main() {
             println!("{}", sys::map::VERSION);
             Ok(0)
         }
-        Some("run" | "attach" | "logs" | "wait" | "adopt" | "watch" | "upgrade" | "list") => {
-            client::run(&args)
-        }
+        Some(
+            "run" | "attach" | "logs" | "wait" | "pause" | "resume" | "forget" | "adopt" | "watch"
+            | "upgrade" | "list",
+        ) => client::run(&args),
         _ => flags::parse(&args).and_then(|flags| containerd::run(&flags)).map(|()| 0),
     };
     match result {
         Ok(code) => std::process::exit(code),
         Err(e) => {
             eprintln!("shim: {e}");
-            std::process::exit(1);
+            std::process::exit(if e.kind() == error::Kind::NotFound { NOT_FOUND } else { 1 });
         }
     }
 }

@@ -32,14 +32,32 @@ pub fn socket(setup: &Setup) -> PathBuf {
     socket_in(Path::new(&setup.directory), &setup.id)
 }
 
-/// `ID.sock`; a path longer than a socket's name may be gets the short name that a link in its place points to.
+/// `ID.sock`, where the path is not too long for a socket.
 pub fn socket_in(directory: &Path, id: &str) -> PathBuf {
-    let path = directory.join(format!("{id}.sock"));
+    short(directory.join(format!("{id}.sock")), "sock")
+}
+
+/// What the files of a process begin with. A monitor of several containers has names for each.
+pub fn name(setup: &Setup, task: &str, exec: &str) -> String {
+    let own = if task == setup.id { String::new() } else { format!("{task}.") };
+    match exec {
+        "" => format!("{own}init"),
+        exec => format!("{own}exec-{exec}"),
+    }
+}
+
+/// Path of the socket through which the runtime hands over a terminal.
+pub fn console_socket(setup: &Setup, task: &str, exec: &str) -> PathBuf {
+    short(Path::new(&setup.directory).join(format!("{}.tty", name(setup, task, exec))), "tty")
+}
+
+/// A path that is longer than a socket's name may be gets a short one in its place.
+fn short(path: PathBuf, kind: &str) -> PathBuf {
     match path.as_os_str().len() < 100 {
         true => path,
         false => {
             let hash = crate::sha256::hex(path.as_os_str().as_encoded_bytes());
-            Path::new(RUN).join(format!("{}.sock", &hash[..40]))
+            Path::new(RUN).join(format!("{}.{kind}", &hash[..40]))
         }
     }
 }
@@ -59,22 +77,26 @@ pub fn forget(setup: &Setup, task: &str) {
     let _ = std::fs::remove_file(Path::new(&setup.directory).join(format!("{task}.shared-pids")));
 }
 
-/// The monitor ends. A standalone container's exit record and output stay for whoever asks later.
-pub fn remove(setup: &Setup) {
+/// Removes all that a monitor kept.
+pub fn discard(setup: &Setup) {
     if let Some(path) = setup.address.strip_prefix("unix://") {
         let _ = std::fs::remove_file(path);
     }
     let _ = std::fs::remove_file(socket(setup));
-    let directory = Path::new(&setup.directory);
-    if !setup.standalone {
-        let _ = std::fs::remove_dir_all(directory);
-        let _ = std::fs::remove_dir_all(&setup.disk);
-        return;
+    let _ = std::fs::remove_dir_all(&setup.directory);
+    let _ = std::fs::remove_dir_all(&setup.disk);
+}
+
+/// The monitor ends. A standalone container's exit record and output stay for whoever asks later.
+pub fn remove(setup: &Setup) {
+    if !setup.standalone || setup.remove {
+        return discard(setup);
     }
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+    let _ = std::fs::remove_file(socket(setup));
+    for entry in std::fs::read_dir(&setup.directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if !name.ends_with("exit.json") && name != "marks.json" {
+        if !name.ends_with("exit.json") {
             let _ = std::fs::remove_file(entry.path());
         }
     }

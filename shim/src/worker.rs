@@ -151,8 +151,7 @@ impl Worker<'_> {
         }
         let mut soon = self.watch_processes();
         soon |= !self.root.state.closing.is_empty();
-        let waiting = self.root.events_head < self.root.events_tail && self.root.publisher.is_none();
-        match (soon, waiting) {
+        match (soon, self.events_wait()) {
             (_, true) => 100,
             (true, false) => 200,
             _ if self.idle => -1,

@@ -1,7 +1,7 @@
 //! Docker with the program under test as its runtime: every case is run with it and with runc, by the same daemon, and
 //! what a user sees must be the same.
 
-use integration::engine::engine;
+use integration::engine::{engine, Engine};
 
 /// Whether root has every capability here: without one of them runc refuses --privileged, and we give what there is.
 fn full_root() -> bool {
@@ -14,15 +14,20 @@ fn full_root() -> bool {
 /// Runs a script twice, with `$R` the program under test and with `$R` runc, and compares outputs and statuses.
 #[track_caller]
 fn like_runc(name: &str, script: &str) {
-    let engine = match engine() {
-        Ok(engine) => engine,
+    match engine() {
+        Ok(engine) => compare(name, script, (engine, "tested"), engine),
         Err(reason) => integration::skip!("{reason}"),
-    };
+    }
+}
+
+/// Runs a script in the first engine with the runtime of that name, and in the second with runc.
+#[track_caller]
+pub fn compare(name: &str, script: &str, (engine, runtime): (&Engine, &str), peer: &Engine) {
     if script.contains("--privileged") && !full_root() {
         integration::skip!("root lacks a capability here, and runc refuses --privileged then");
     }
-    let ours = engine.script(script, "tested", &format!("{name}-tested"));
-    let theirs = engine.script(script, "runc", &format!("{name}-runc"));
+    let ours = engine.script(script, runtime, &format!("{name}-tested"));
+    let theirs = peer.script(script, "runc", &format!("{name}-runc"));
     // Names and ids differ by nature.
     let plain =
         |s: &str| s.replace(&format!("{name}-tested"), "NAME").replace(&format!("{name}-runc"), "NAME");
@@ -35,7 +40,8 @@ macro_rules! cases {
     ($($name:ident: $script:expr;)*) => { $(#[test] fn $name() { like_runc(stringify!($name), $script); })* };
 }
 
-cases! {
+/// Hands the cases to a macro that makes tests of them.
+macro_rules! with_cases { ($define:ident) => { $define! {
     run: "$D run --rm --runtime $R $I echo hello; echo $?";
     run_status: "for s in 0 1 7 125 126 127 255; do $D run --rm --runtime $R $I sh -c \"exit $s\"; echo $?; done";
     run_signal: "$D run --rm --runtime $R --pid host $I sh -c 'kill -TERM $$'; echo $?";
@@ -101,7 +107,10 @@ cases! {
     many_at_once: "for i in 1 2 3 4 5 6; do $D run --rm --runtime $R $I echo $i & done | sort; wait";
     create_start_rm: "$D create --name $N --runtime $R $I echo made >/dev/null; $D start -a $N; $D rm $N; $D create --name $N --runtime $R $I true >/dev/null; $D rm $N";
     rename_and_inspect: "$D run -d --name $N --runtime $R $I sleep 1000 >/dev/null; $D rename $N $N-b; $D inspect -f '{{.State.Running}}' $N-b; $D rm -f $N-b";
-}
+} } }
+pub(crate) use with_cases;
+
+with_cases!(cases);
 
 /// `docker build` runs its steps with the daemon's default runtime, which is the program under test.
 #[test]

@@ -19,3 +19,5 @@ mod rootfs;
 mod rootless;
 mod seccomp;
 mod security;
+mod shim;
+mod shim_docker;

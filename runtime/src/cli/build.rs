@@ -169,6 +169,7 @@ fn command(verb: &'static Verb, mut given: Given) -> Result<Command> {
             let format = format(&given, false)?;
             Command::List(List { format, quiet: given.on("quiet"), long: given.on("long") })
         }
+        "attach" | "logs" | "wait" => Command::Monitor(monitor(verb, id, &given)),
         "pause" => Command::Pause { id },
         "ps" => {
             let args = positionals.into_iter().skip(1).collect();
@@ -201,6 +202,16 @@ fn command(verb: &'static Verb, mut given: Given) -> Result<Command> {
         // A row of the table without an arm here: a test goes through all rows.
         other => return Err(format!("the verb {other} has no command")),
     })
+}
+
+/// The flags of these verbs are handed on as they are.
+fn monitor(verb: &'static Verb, id: String, given: &Given) -> Monitor {
+    let given = verb.flags().filter_map(|f| Some((f, given.get(f.long)?)));
+    let option = |(flag, value): (&grammar::Flag, &str)| match flag.takes {
+        grammar::Takes::Nothing => (value == "true").then(|| format!("--{}", flag.long)),
+        _ => Some(format!("--{}={value}", flag.long)),
+    };
+    Monitor { verb: verb.name, id, options: given.filter_map(option).collect() }
 }
 
 fn interval(given: &Given) -> Result<Option<Duration>> {

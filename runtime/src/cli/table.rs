@@ -135,6 +135,14 @@ static RESTORE: &[Flag] = &[
     switch("tcp-close", "restore tcp connections as closed"),
 ];
 
+static ATTACH: &[Flag] = &[
+    value("detach-keys", "KEYS", "keys that end the session and not the container (default ctrl-p,ctrl-q)"),
+    value("exec", "EXEC", "a process that an engine executes in the container, by its ID"),
+    switch("no-stdin", "listen only"),
+];
+static LOGS: &[Flag] = &[switch("follow", "go on until the container ends").short('f')];
+static WAIT: &[Flag] =
+    &[value("exec", "EXEC", "a process that an engine executes in the container, by its ID")];
 static KILL: &[Flag] = &[switch("all", "signal every process of the container").short('a').hidden()];
 static DELETE: &[Flag] = &[switch("force", "kill the container first if it runs").short('f')];
 static LIST: &[Flag] = &[
@@ -169,7 +177,15 @@ const fn verb(name: &'static str, about: &'static str, args: &'static str, arity
     Verb { name, about, args, long: "", arity, stops: false, knobs: false, flags: &[] }
 }
 
+const MONITORED: &str =
+    "Answered by the container's monitor (shim), whoever started it, and also while that daemon is down.";
+
 pub static VERBS: &[Verb] = &[
+    Verb {
+        flags: &[ATTACH],
+        long: MONITORED,
+        ..verb("attach", "connect to the streams of a container that has a monitor", ID, Arity::Exactly(1))
+    },
     Verb {
         flags: &[CRIU, CHECKPOINT],
         long: "Saves the container's processes with criu. Afterwards the container is gone, unless it was left running.",
@@ -206,6 +222,11 @@ a missing one is no error.",
         ..verb("kill", "send a signal to a container's init process", "<container-id> [signal]", Arity::Between(1, 2))
     },
     Verb { flags: &[LIST], ..verb("list", "list containers", "", Arity::Exactly(0)) },
+    Verb {
+        flags: &[LOGS],
+        long: "Prints the last of what the container wrote, as its monitor (shim) keeps it: by default 64 KiB a stream.",
+        ..verb("logs", "show the output of a container that has a monitor", ID, Arity::Exactly(1))
+    },
     verb("pause", "suspend all processes of a container", ID, Arity::Exactly(1)),
     Verb {
         flags: &[PS],
@@ -244,6 +265,11 @@ signal N ended it.",
         long: "Changes limits of running containers: all of them, or none. With --resources runc's resource flags are \
 ignored, as in runc.",
         ..verb("update", "change the limits of containers", "<container-id>...", Arity::AtLeast(0))
+    },
+    Verb {
+        flags: &[WAIT],
+        long: MONITORED,
+        ..verb("wait", "wait for the end of a container that has a monitor; exit with its code", ID, Arity::Exactly(1))
     },
 ];
 

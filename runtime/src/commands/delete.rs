@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
-use super::{kill, start, Setting, LOCK_DEADLINE};
+use super::{kill, monitor, start, Setting, LOCK_DEADLINE};
 use crate::error::{Error, Kind, Result};
 use crate::state::{self, Container, ProcessId, Status};
 use crate::sys::process;
@@ -37,6 +37,10 @@ pub fn run(setting: &Setting, id: &str, force: bool) -> Result<u8> {
         }
     }
     destroy(&container)?;
+    // The record and output of one that ended under a monitor go too; a monitor that lives keeps them for its daemon.
+    if let Err(e) = monitor::relay(setting, "forget", id) {
+        log::warn!("what the monitor of {id} left: {e}");
+    }
     Ok(0)
 }
 

@@ -10,6 +10,7 @@ mod find;
 mod inspect;
 mod kill;
 mod list;
+mod monitor;
 mod pause;
 mod ps;
 mod restore;
@@ -96,6 +97,7 @@ fn with_setting(global: &Global, command: Command) -> Result<u8> {
         Command::Kill { id, signal, all } => kill::run(&setting, &id, &signal, all),
         Command::Delete { id, force } => delete::run(&setting, &id, force),
         Command::State { id } => state::run(&setting, &id),
+        Command::Monitor(args) => monitor::run(&setting, &args),
         Command::Pause { id } => pause::pause(&setting, &id),
         Command::Resume { id } => pause::resume(&setting, &id),
         Command::List(args) => list::run(&setting, &args),

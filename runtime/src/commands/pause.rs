@@ -2,11 +2,14 @@
 
 use cgroup::Cgroup;
 
-use super::{Setting, LOCK_DEADLINE};
+use super::{monitor, Setting, LOCK_DEADLINE};
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::{Container, Status};
 
 pub fn pause(setting: &Setting, id: &str) -> Result<u8> {
+    if monitor::relay(setting, "pause", id)? {
+        return Ok(0);
+    }
     let mut container = setting.load(id)?;
     let _lock = container.lock(LOCK_DEADLINE)?;
     match container.status() {
@@ -18,6 +21,9 @@ pub fn pause(setting: &Setting, id: &str) -> Result<u8> {
 }
 
 pub fn resume(setting: &Setting, id: &str) -> Result<u8> {
+    if monitor::relay(setting, "resume", id)? {
+        return Ok(0);
+    }
     let mut container = setting.load(id)?;
     let _lock = container.lock(LOCK_DEADLINE)?;
     if container.status() != Status::Paused {

@@ -61,6 +61,7 @@ fn detach_keys(text: &str) -> Result<Vec<u8>> {
 
 pub fn attach(place: &Place, options: &Options) -> Result<i32> {
     let keys = detach_keys(options.value("--detach-keys").unwrap_or("ctrl-p,ctrl-q"))?;
+    let exec = options.value("--exec").unwrap_or_default().to_string();
     let mut link = Link::open(place)?;
     let name = |n: u8| place.directory.join(format!("attach.{}.{n}", std::process::id()));
     let fifos = Fifos([name(0), name(1), name(2)]);
@@ -82,20 +83,20 @@ pub fn attach(place: &Place, options: &Options) -> Result<i32> {
     // Opened for both ways, so that it opens at once and the monitor sees its end when this process goes.
     let input = open(&fifos.0[0], OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
     let request = AttachRequest {
-        id: place.id.clone(),
-        exec_id: String::new(),
+        id: place.task.clone(),
+        exec_id: exec.clone(),
         stdin: if stdin { text(&fifos.0[0]) } else { String::new() },
         stdout: text(&fifos.0[1]),
         stderr: text(&fifos.0[2]),
     };
     let answer = AttachResponse::decode(&link.call(MONITOR, "Attach", &request.bytes())?)?;
-    let target = Target { id: place.id.clone(), exec_id: String::new() };
+    let target = place.target(options);
     let waiting = link.send(TASK_V3, "Wait", &target.bytes())?;
     let _raw = answer.terminal.then(Raw::set);
     let mut session = Session {
         link,
         waiting,
-        outputs,
+        outputs: outputs.map(Some),
         input,
         keys,
         matched: 0,
@@ -109,7 +110,8 @@ pub fn attach(place: &Place, options: &Options) -> Result<i32> {
 struct Session {
     link: Link,
     waiting: u32,
-    outputs: [Fd; 2],
+    /// None: at its end.
+    outputs: [Option<Fd>; 2],
     input: Fd,
     keys: Vec<u8>,
     matched: usize,
@@ -123,28 +125,45 @@ impl Session {
         loop {
             self.resize(target)?;
             let stdin = if self.stdin { 0 } else { -1 };
-            let numbers = [sys::number(&self.link.socket).0, self.outputs[0].0, self.outputs[1].0, stdin];
-            let mut fds = numbers.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
-            if sys::poll(&mut fds, 250).unwrap_or(0) == 0 {
-                continue;
-            }
-            for (to, from) in [(1, self.outputs[0]), (2, self.outputs[1])] {
-                copy(from, Fd(to));
-            }
-            if fds[3].revents != 0 && self.typed()? {
+            let link = sys::number(&self.link.socket).0;
+            let ready = self.poll([link, stdin], 250);
+            if ready[1] && self.typed()? {
                 return Ok(0);
             }
-            if fds[0].revents != 0 {
+            if ready[0] {
                 let (header, payload) = self.link.receive()?;
                 if header.stream == self.waiting {
                     let answer = crate::ttrpc::answer(&payload)?;
-                    // What was on its way still comes.
-                    std::thread::sleep(std::time::Duration::from_millis(50));
-                    for (to, from) in [(1, self.outputs[0]), (2, self.outputs[1])] {
-                        copy(from, Fd(to));
-                    }
+                    self.drain();
                     return Ok(WaitResponse::decode(&answer)?.exit_status as i32);
                 }
+            }
+        }
+    }
+
+    /// Waits for news of two other descriptors while it passes on what the container writes.
+    fn poll(&mut self, others: [i32; 2], timeout_ms: i32) -> [bool; 2] {
+        let output = |n: usize| self.outputs[n].map_or(-1, |fd| fd.0);
+        let numbers = [others[0], others[1], output(0), output(1)];
+        let mut fds = numbers.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+        let _ = sys::poll(&mut fds, timeout_ms);
+        for (n, output) in self.outputs.iter_mut().enumerate() {
+            if fds[2 + n].revents != 0 && output.is_some_and(|from| !copy(from, Fd(n as i32 + 1))) {
+                *output = None;
+            }
+        }
+        [fds[0].revents != 0, fds[1].revents != 0]
+    }
+
+    /// The process has ended: what it wrote still comes, up to the end that the monitor makes. Somebody whom it left behind may
+    /// hold the streams open for ever, so silence is an end too.
+    fn drain(&mut self) {
+        let mut quiet = std::time::Instant::now();
+        while self.outputs.iter().any(Option::is_some) && quiet.elapsed().as_millis() < 500 {
+            let before = std::time::Instant::now();
+            self.poll([-1, -1], 100);
+            if before.elapsed().as_millis() < 100 {
+                quiet = std::time::Instant::now();
             }
         }
     }
@@ -189,27 +208,35 @@ impl Session {
         if self.terminal && now.is_some() && now != self.size {
             self.size = now;
             let (width, height) = now.map_or((0, 0), |(c, r)| (u32::from(c), u32::from(r)));
-            let request = ResizeRequest { id: target.id.clone(), exec_id: String::new(), width, height };
+            let request =
+                ResizeRequest { id: target.id.clone(), exec_id: target.exec_id.clone(), width, height };
             self.link.send(TASK_V3, "ResizePty", &request.bytes())?;
         }
         Ok(())
     }
 }
 
-fn copy(from: Fd, to: Fd) {
+/// Passes on what there is. False at the end.
+fn copy(from: Fd, to: Fd) -> bool {
     let mut buffer = [0; 16384];
-    while let Ok(n) = sys::read(from, &mut buffer) {
-        let mut rest = &buffer[..n];
-        while !rest.is_empty() {
-            match sys::write(to, rest) {
-                Ok(n) => rest = &rest[n..],
-                Err(_) => return,
+    match sys::read(from, &mut buffer) {
+        Ok(0) => return false,
+        Ok(n) => {
+            let mut rest = &buffer[..n];
+            while !rest.is_empty() {
+                match sys::write(to, rest) {
+                    Ok(n) => rest = &rest[n..],
+                    Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {
+                        std::thread::sleep(std::time::Duration::from_millis(1));
+                    }
+                    Err(_) => return false,
+                }
             }
         }
-        if n == 0 {
-            return;
-        }
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+        Err(_) => return false,
     }
+    true
 }
 
 #[cfg(test)]

@@ -38,9 +38,9 @@ pub fn run(options: &Options) -> Result<i32> {
     }
     let commands = options.values.iter().filter(|(n, _)| n == "--exit-command");
     setup.exit_command = commands.flat_map(|(_, v)| v.split_ascii_whitespace().map(String::from)).collect();
-    let place = Place { namespace, id, directory: setup.directory.clone().into() };
+    let place = Place::new(&namespace, &id);
     // An old record must not be taken for this run's.
-    let _ = std::fs::remove_file(crate::record::path(&place.directory, ""));
+    let _ = std::fs::remove_file(place.record(""));
     start::launch(setup, None, None, !options.is("--lazy"))?;
     create_and_start(&place, &bundle, options)
 }

@@ -140,7 +140,7 @@ impl Step {
     fn start(&mut self, asker: &Asker, t: Target) -> Answer {
         let task = self.task(&t.id)?;
         let (ended, paused, restore) = (task.init.exited(), task.paused, !task.checkpoint.is_empty());
-        let created = task.init.phase;
+        let init = task.init.phase;
         let process = task.process_mut(&t.exec_id).ok_or_else(|| not_found(&t.id, &t.exec_id))?;
         let state = |text: String| Err(Error::new(Kind::State, text));
         if t.exec_id.is_empty() {
@@ -153,7 +153,8 @@ impl Step {
             }
             return self.job(asker, &t.id, Op { job, ..Op::default() });
         }
-        if ended || created != Phase::Running {
+        // As runc has it: also before init was started.
+        if ended || !matches!(init, Phase::Created | Phase::Running) {
             return state(format!("container {} init process is not running", t.id));
         }
         if paused {

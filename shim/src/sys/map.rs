@@ -114,6 +114,13 @@ pub struct Map {
     pub fd: Fd,
 }
 
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made in `open` with this size; the header's borrow ends with self.
+        unsafe { libc::munmap(self.base.cast(), SIZE) };
+    }
+}
+
 impl Map {
     /// Maps `fd`; a fresh file is laid out, an existing one must have this layout.
     pub fn open(fd: Fd, fresh: bool) -> Result<Map> {

@@ -7,9 +7,9 @@
 use super::{Source, Worker};
 use crate::api::{AttachRequest, AttachResponse};
 use crate::error::{Context, Error, Kind, Result};
-use crate::job;
 use crate::machine::Event;
 use crate::pb::Message;
+use crate::place;
 use crate::state::{Input, Process, Setup, Stream, Tap, Task};
 use crate::stream::{close, fd, number, Flow};
 use crate::sys::map::STREAMS;
@@ -33,8 +33,8 @@ fn pipe() -> Result<(u32, u32)> {
 }
 
 /// The name of a FIFO of a process, of which stream 0, 1 or 2.
-pub(super) fn fifo(setup: &Setup, process: &Process, stream: u8) -> PathBuf {
-    Path::new(&setup.directory).join(format!("{}.{stream}", job::name(process)))
+pub(super) fn fifo(setup: &Setup, task: &str, exec: &str, stream: u8) -> PathBuf {
+    Path::new(&setup.directory).join(format!("{}.{stream}", place::name(setup, task, exec)))
 }
 
 fn make_fifo(path: &Path, options: &crate::api::RuncOptions) -> Result<()> {
@@ -88,7 +88,7 @@ impl Worker<'_> {
 
     fn open_pipes(&mut self, task: &Task, p: &mut Process) -> Result<()> {
         if !p.stdin.is_empty() {
-            let path = fifo(&self.root.setup, p, 0);
+            let path = fifo(&self.root.setup, &task.id, &p.id, 0);
             make_fifo(&path, &task.options)?;
             // Reading first, for the other end opens without a wait.
             let ours = open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
@@ -140,7 +140,7 @@ impl Worker<'_> {
                 Stream { sink: number(open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?), ..Stream::default() }
             }
         };
-        let path = fifo(&self.root.setup, p, n);
+        let path = fifo(&self.root.setup, &task.id, &p.id, n);
         make_fifo(&path, &task.options)?;
         let source = open(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
         stream.source = number(source);
@@ -200,8 +200,12 @@ impl Worker<'_> {
     pub(super) fn reopen_streams(&mut self) {
         let setup = self.root.setup.clone();
         let mut changed = false;
-        for process in self.root.state.tasks.iter_mut().flat_map(Task::processes_mut) {
-            let stdin = fifo(&setup, process, 0);
+        let processes = self.root.state.tasks.iter_mut().flat_map(|t| {
+            let id = t.id.clone();
+            t.processes_mut().map(move |p| (id.clone(), p))
+        });
+        for (task, process) in processes {
+            let stdin = fifo(&setup, &task, &process.id, 0);
             for stream in [&mut process.out, &mut process.err].into_iter().flatten() {
                 if stream.reopen.is_empty() {
                     continue;
@@ -256,7 +260,7 @@ impl Worker<'_> {
     }
 
     fn open_terminal(&mut self, task: &Task, p: &mut Process) -> Result<()> {
-        let path = job::console_socket(&self.root.setup, p);
+        let path = place::console_socket(&self.root.setup, &task.id, &p.id);
         let _ = std::fs::remove_file(&path);
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let listener = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -315,7 +319,7 @@ impl Worker<'_> {
 
     pub(super) fn use_console(&mut self, task: &str, exec: &str, master: Fd) {
         let _ = nix::fcntl::fcntl(master, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
-        let path = self.root.state.process(task, exec).map(|p| job::console_socket(&self.root.setup, p));
+        let path = place::console_socket(&self.root.setup, task, exec);
         let Some(p) = self.root.state.process_mut(task, exec) else { return master.close() };
         p.console = number(master);
         p.stdin_pipe = number(master);
@@ -328,9 +332,7 @@ impl Worker<'_> {
         let mut listener = std::mem::take(&mut p.console_listener);
         self.commit();
         close(&mut listener);
-        if let Some(path) = path {
-            let _ = std::fs::remove_file(path);
-        }
+        let _ = std::fs::remove_file(path);
     }
 
     /// Moves input from one client (`only`), or from all of them.
@@ -400,7 +402,7 @@ impl Worker<'_> {
 
     pub(super) fn close_stdio(&mut self, task: &str, exec: &str) {
         let Some(p) = self.root.state.process_mut(task, exec) else {
-            return self.remove_files(exec);
+            return self.remove_files(task, exec);
         };
         let streams = [p.out.take(), p.err.take()];
         let mut numbers = vec![p.child_in, p.child_out, p.child_err, p.console_listener, p.pidfd];
@@ -412,7 +414,7 @@ impl Worker<'_> {
         numbers.extend(p.inputs.drain(..).map(|i| i.source));
         (p.child_in, p.child_out, p.child_err, p.console_listener) = (0, 0, 0, 0);
         (p.stdin_pipe, p.console, p.pidfd) = (0, 0, 0);
-        let names: Vec<PathBuf> = (0..3).map(|n| fifo(&self.root.setup, &p.clone(), n)).collect();
+        let names: Vec<PathBuf> = (0..3).map(|n| fifo(&self.root.setup, task, exec, n)).collect();
         self.commit();
         for mut stream in streams.into_iter().flatten() {
             if stream.source == console {
@@ -427,12 +429,12 @@ impl Worker<'_> {
     }
 
     /// What a deleted process had in the monitor's directory. Init's record stays as long as the monitor does.
-    fn remove_files(&self, exec: &str) {
-        let process = Process { id: exec.into(), ..Process::default() };
-        let mut names: Vec<PathBuf> = (0..3).map(|n| fifo(&self.root.setup, &process, n)).collect();
-        names.push(job::console_socket(&self.root.setup, &process));
+    fn remove_files(&self, task: &str, exec: &str) {
+        let setup = &self.root.setup;
+        let mut names: Vec<PathBuf> = (0..3).map(|n| fifo(setup, task, exec, n)).collect();
+        names.push(place::console_socket(setup, task, exec));
         if !exec.is_empty() {
-            names.push(crate::record::path(Path::new(&self.root.setup.directory), exec));
+            names.push(crate::record::path(setup, task, exec));
         }
         for name in names {
             let _ = std::fs::remove_file(name);

@@ -32,26 +32,30 @@ impl Worker<'_> {
         }
     }
 
-    /// Sends the oldest event that is not acknowledged, unless one is on its way.
+    /// Are there events that wait for nothing but their turn?
+    pub(super) fn events_wait(&self) -> bool {
+        let unsent = self.root.events_head < self.root.events_tail && !self.root.publisher_busy;
+        unsent && !self.root.setup.ttrpc_address.is_empty()
+    }
+
+    /// Sends the oldest event that is not acknowledged, unless one is on its way; and the next, if the answer comes at once.
     pub(super) fn publish_next(&mut self) {
-        if self.root.events_head >= self.root.events_tail || self.root.setup.ttrpc_address.is_empty() {
-            return;
-        }
-        if self.root.publisher.is_none() && !self.connect_publisher() {
-            return;
-        }
-        let in_flight = self.root.publisher_busy;
-        let Some(record) = (!in_flight).then(|| self.oldest()).flatten() else { return };
-        self.root.publisher_stream += 2;
-        let stream = self.root.publisher_stream | 1;
-        let frame = ttrpc::request(stream, SERVICE, "Forward", record, 5_000_000_000);
-        if let Some(conn) = &mut self.root.publisher {
-            if conn.put(self.map, &frame) {
-                self.root.publisher_busy = true;
-                self.commit();
+        while self.events_wait() && sys::now_ns() >= self.retry {
+            if self.root.publisher.is_none() && !self.connect_publisher() {
+                return;
             }
+            let Some(record) = self.oldest() else { return };
+            self.root.publisher_stream += 2;
+            let stream = self.root.publisher_stream | 1;
+            let frame = ttrpc::request(stream, SERVICE, "Forward", record, 5_000_000_000);
+            let Some(conn) = &mut self.root.publisher else { return };
+            if !conn.put(self.map, &frame) {
+                return;
+            }
+            self.root.publisher_busy = true;
+            self.commit();
+            self.hear_publisher();
         }
-        self.hear_publisher();
     }
 
     fn oldest(&self) -> Option<Vec<u8>> {
@@ -64,11 +68,7 @@ impl Worker<'_> {
     }
 
     fn connect_publisher(&mut self) -> bool {
-        let now = sys::now_ns();
-        if now < self.retry {
-            return false;
-        }
-        self.retry = now + RETRY_NS;
+        self.retry = sys::now_ns() + RETRY_NS;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let address =
             self.root.setup.ttrpc_address.strip_prefix("unix://").unwrap_or(&self.root.setup.ttrpc_address);
@@ -77,6 +77,7 @@ impl Worker<'_> {
         if connect(sys::number(&socket).0, &address).is_err() {
             return false;
         }
+        self.retry = 0;
         self.root.publisher = Some(Conn::fresh(self.map, 0, Fd::keep(socket)));
         self.root.publisher_busy = false;
         self.commit();
@@ -123,6 +124,7 @@ impl Worker<'_> {
                 e.text().contains("closed") || e.text().contains("shutting down") || e.kind() == Kind::System;
             self.log(&format!("containerd did not take an event: {e}"));
             if later {
+                self.retry = sys::now_ns() + RETRY_NS;
                 self.commit();
                 return;
             }
