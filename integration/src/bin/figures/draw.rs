@@ -50,7 +50,8 @@ impl Bars<'_> {
         let root = SVGBackend::new(path, (1100, 520)).into_drawing_area();
         root.fill(&WHITE)?;
         let all: Vec<f64> = self.series.iter().flat_map(|s| s.1.iter().flatten().map(|v| v.high)).collect();
-        let top = all.iter().copied().fold(0.0, f64::max) * 1.15;
+        // Room for the legend.
+        let top = all.iter().copied().fold(0.0, f64::max) * if self.logarithmic { 12.0 } else { 1.6 };
         let lows = self.series.iter().flat_map(|s| s.1.iter().flatten().map(|v| v.low));
         let bottom = lows.filter(|v| *v > 0.0).fold(f64::INFINITY, f64::min) / 1.5;
         let across = -0.5..self.groups.len() as f64 - 0.5;
@@ -150,7 +151,7 @@ impl Lines<'_> {
     fn draw_on(&self, root: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Failure> {
         let points = || self.series.iter().flat_map(|s| s.1.iter());
         let end = points().map(|p| p.0).fold(1.0, f64::max);
-        let top = points().map(|p| p.1.high).fold(0.0, f64::max) * 1.2;
+        let top = points().map(|p| p.1.high).fold(0.0, f64::max) * 1.4;
         let mut chart = ChartBuilder::on(root)
             .caption(self.title, (FONT, 20))
             .margin(12)

@@ -34,14 +34,16 @@ struct Course<'a> {
 impl Course<'_> {
     /// `asked`: the number, and how it is said to `update`.
     fn follow(&self, asked: &[(f64, &str)], sheet: &mut Sheet) {
-        let step = Duration::from_secs_f64(self.plan.pick(&[6.0], &[1.5])[0]);
+        let step = Duration::from_secs_f64(self.plan.pick(&[8.0], &[1.5])[0]);
+        // The first limit is there before the first look.
+        update(self.daemons, &[self.flag, asked[0].1]);
         let start = Instant::now();
         let (mut last, mut at) = ((self.count)(), start);
         for (number, value) in asked {
             update(self.daemons, &[self.flag, value]);
             let begin = Instant::now();
             while begin.elapsed() < step {
-                std::thread::sleep(Duration::from_millis(250));
+                std::thread::sleep(Duration::from_millis(self.plan.pick(&[1000], &[250])[0]));
                 let (now, time) = ((self.count)(), Instant::now());
                 let rate = (now - last) / (time - at).as_secs_f64() / self.scale;
                 let second = (time - start).as_secs_f64();
@@ -69,8 +71,10 @@ fn network(plan: &Plan, daemons: &Daemons, pass: u32, sheet: &mut Sheet) {
         .stderr(Stdio::null())
         .spawn()
         .expect("iperf3");
-    let script = format!("until iperf3 -c {gateway} -C cubic -t 1000 >/dev/null 2>&1; do sleep 0.2; done");
-    daemons.docker(&["run", "-d", "--name", "limited", IMAGE, "sh", "-c", &script]).ok();
+    let script = format!("until iperf3 -c {gateway} -t 1000 >/dev/null 2>&1; do sleep 0.2; done");
+    // The one algorithm that every network namespace may choose; the default may pace by itself (bbr).
+    let reno = "net.ipv4.tcp_congestion_control=reno";
+    daemons.docker(&["run", "-d", "--name", "limited", "--sysctl", reno, IMAGE, "sh", "-c", &script]).ok();
     let counter = format!("/sys/class/net/{}/statistics/rx_bytes", daemons.bridge());
     let bytes = || fs::read_to_string(&counter).ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0.0);
     std::thread::sleep(Duration::from_secs(1));

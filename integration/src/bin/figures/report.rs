@@ -215,12 +215,23 @@ fn limits(data: &Path, out: &Path, page: &mut String) {
             let point = |(t, v): (&f64, f64)| (*t, Spread { low: v, middle: v, high: v });
             times.iter().zip(values).map(point).collect()
         };
-        let series = vec![("asked".to_string(), line("asked")), ("achieved".to_string(), line("achieved"))];
+        let asked = steps(&line("asked"));
+        let series = vec![("asked".to_string(), asked), ("achieved".to_string(), line("achieved"))];
         let title = format!("A running container's {kind}: asked for by runtime update, and achieved");
         let plot = Lines { title: &title, across: "seconds", unit: &kind, series, first_is_asked: true };
         let file = kind.split(' ').next().unwrap_or_default();
         finish(plot.draw(&out.join(format!("limits-{file}.svg"))));
     }
+}
+
+/// A change lies at one moment, not between two looks.
+fn steps(points: &[(f64, Spread)]) -> Points {
+    let mut steps: Points = points.first().map(|p| (0.0, p.1)).into_iter().collect();
+    for pair in points.windows(2) {
+        steps.extend([(pair[0].0, pair[0].1), (pair[0].0, pair[1].1)]);
+    }
+    steps.extend(points.last());
+    steps
 }
 
 fn micro(data: &Path, out: &Path, page: &mut String) {

@@ -40,7 +40,7 @@ pub fn all() -> Vec<Stack> {
     };
     let ours = fs::canonicalize(host::runtime()).expect("the runtime under test");
     let mut stacks = vec![
-        stack("runc, no live-restore", Path::new("/usr/sbin/runc"), Monitor::Go, false),
+        stack("runc without live-restore", Path::new("/usr/sbin/runc"), Monitor::Go, false),
         stack("runc", Path::new("/usr/sbin/runc"), Monitor::Go, true),
         stack("Hydra runtime, Go shim", &ours, Monitor::Go, true),
         stack("Hydra", &ours, Monitor::Hydra, true),
