@@ -19,6 +19,8 @@ use crate::cgroup::Cgroup;
 use crate::create::explain;
 use crate::dir::Dir;
 use crate::error::{Context, Error, Kind, Result};
+use crate::location::Unit;
+use crate::systemd::{Manager, Property};
 use crate::write::Write;
 
 /// One change of several.
@@ -40,7 +42,12 @@ pub trait Step {
     /// that failed.
     fn undo(&mut self) -> Result<()>;
 
-    /// The same for a later process, as writes to files.
+    /// Undoing it writes files of other steps, which are put back after it.
+    fn stirs(&self) -> bool {
+        false
+    }
+
+    /// The same for a later process.
     fn journal(&self) -> Vec<Undo> {
         Vec::new()
     }
@@ -70,25 +77,32 @@ impl Change {
     }
 }
 
-/// A line that puts a file back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Undo {
-    pub dir: PathBuf,
-    pub file: String,
-    pub line: String,
+/// What puts a setting back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Undo {
+    /// A line for a file.
+    File { dir: PathBuf, file: String, line: String },
+    /// Properties of a systemd unit.
+    Unit { unit: Unit, properties: Vec<Property> },
 }
 
 impl Undo {
     fn run(&self) -> Result<()> {
-        let dir = Dir::open(&self.dir)?;
-        dir.overwrite(&self.file, &self.line)
+        match self {
+            Undo::File { dir, file, line } => Dir::open(dir)?.overwrite(file, line),
+            Undo::Unit { unit, properties } => Manager::connect(unit.user)?.set(&unit.name, properties),
+        }
     }
 }
 
 /// Undoes what a killed process may have left half done. What is gone meanwhile needs no undoing.
 pub fn recover(journal: &[Undo]) -> Result<()> {
     let mut result = Ok(());
-    for undo in journal.iter().rev() {
+    // systemd writes the files of a unit whose properties change, rounded its own way: the files come after it.
+    let (units, files): (Vec<&Undo>, Vec<&Undo>) =
+        journal.iter().rev().partition(|undo| matches!(undo, Undo::Unit { .. }));
+    for undo in units.into_iter().chain(files) {
         match undo.run() {
             Err(e) if e.kind() == Kind::NotFound => {}
             other => result = result.and(other),
@@ -104,6 +118,8 @@ pub type Fault<'a> = &'a mut dyn FnMut(usize, &str) -> Result<()>;
 #[derive(Default)]
 pub struct Transaction<'a> {
     steps: Vec<Box<dyn Step + 'a>>,
+    /// A step before these writes may write the same files, so that what they hold now is no reason to pass one over.
+    stirred: bool,
 }
 
 /// Steps of which everything is known and nothing done.
@@ -118,6 +134,7 @@ impl<'a> Transaction<'a> {
 
     /// Adds a step, done after those that are there.
     pub fn step(&mut self, step: impl Step + 'a) -> &mut Self {
+        self.stirred |= step.stirs();
         self.steps.push(Box::new(step));
         self
     }
@@ -139,7 +156,8 @@ impl<'a> Transaction<'a> {
                 let text = format!("{}: the container has no {} cgroup", write.field, write.controller);
                 Error::unsupported(text)
             })?;
-            self.step(FileStep { dir, write: write.clone(), undo: Vec::new(), skip: false });
+            let always = self.stirred;
+            self.step(FileStep { dir, write: write.clone(), undo: Vec::new(), skip: false, always });
         }
         Ok(self)
     }
@@ -196,8 +214,10 @@ impl Prepared<'_> {
 
     fn undo(&mut self, failed: usize, error: Error) -> Error {
         let mut left = Vec::new();
-        for (i, (step, _)) in self.steps[..=failed].iter_mut().enumerate().rev() {
-            match step.undo() {
+        let mut order: Vec<usize> = (0..=failed).rev().collect();
+        order.sort_by_key(|i| !self.steps[*i].0.stirs());
+        for i in order {
+            match self.steps[i].0.undo() {
                 Ok(()) => {}
                 // Most often it fails for the same reason, having changed nothing.
                 Err(_) if i == failed => {}
@@ -243,6 +263,8 @@ struct FileStep<'a> {
     undo: Vec<Undo>,
     /// There is no such file and none is needed, or the value is there already.
     skip: bool,
+    /// Written even if the value is there.
+    always: bool,
 }
 
 impl FileStep<'_> {
@@ -266,7 +288,7 @@ impl Step for FileStep<'_> {
             }
             Err(e) => return Err(explain(e, self.dir, &self.write)),
         };
-        let undo = |file: &str, line| Undo { dir: self.dir.path().into(), file: file.into(), line };
+        let undo = |file: &str, line| Undo::File { dir: self.dir.path().into(), file: file.into(), line };
         let old = shape::present(file, &text, value);
         self.undo = vec![undo(file, old.clone())];
         // What the kernel sets aside while idle.
@@ -276,7 +298,7 @@ impl Step for FileStep<'_> {
             self.undo.push(undo(weight, held.trim().to_string()));
         }
         let asked = shape::asked(file, value);
-        self.skip = old == asked;
+        self.skip = old == asked && !self.always;
         let (field, target) = (self.write.field.to_string(), self.path());
         Ok(vec![Change { field, target, old, asked, effective: None }])
     }

@@ -2,12 +2,12 @@
 
 mod bus;
 mod properties;
+mod step;
 mod text;
 mod value;
 
 use std::path::PathBuf;
 
-use crate::apply::{Change, Step};
 use crate::create::Options;
 use crate::error::{Context, Error, Kind, Result};
 use crate::layout::Mode;
@@ -15,6 +15,7 @@ use crate::location::Unit;
 use crate::resources::Resources;
 use bus::Bus;
 pub use properties::{properties, Property};
+pub use step::PropertyStep;
 pub use text::annotations;
 pub use value::Value;
 
@@ -210,75 +211,4 @@ fn basics(start: &Start<'_>, version: Option<u32>) -> Vec<Property> {
         all.push(Property::new("OOMPolicy", Value::str(policy)));
     }
     all
-}
-
-/// Properties of a unit as a step of a transaction.
-pub struct PropertyStep {
-    manager: Manager,
-    unit: String,
-    wanted: Vec<Property>,
-    before: Vec<Property>,
-}
-
-impl PropertyStep {
-    /// For a container's unit, to hold those of `resources` that systemd knows. `None` if it knows none of them. Device
-    /// rules are not changed.
-    pub fn new(unit: &Unit, mode: Mode, resources: &Resources) -> Result<Option<PropertyStep>> {
-        let resources = Resources { devices: Vec::new(), ..resources.clone() };
-        if properties(mode, &resources, None)?.is_empty() {
-            return Ok(None);
-        }
-        let manager = Manager::connect(unit.user)?;
-        let wanted = properties(mode, &resources, manager.version())?;
-        let unit = unit.name.clone();
-        Ok(Some(PropertyStep { manager, unit, wanted, before: Vec::new() }))
-    }
-}
-
-fn names(all: &[Property]) -> Vec<&str> {
-    let mut names: Vec<&str> = all.iter().map(|p| p.name.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-impl Step for PropertyStep {
-    fn name(&self) -> String {
-        format!("systemd unit {}", self.unit)
-    }
-
-    fn snapshot(&mut self) -> Result<Vec<Change>> {
-        let names = names(&self.wanted);
-        self.before = self.manager.get(&self.unit, &names)?;
-        let show = |v: &Value| match v {
-            Value::U64(u64::MAX) => "infinity".to_string(),
-            Value::U64(n) => n.to_string(),
-            other => format!("{other:?}"),
-        };
-        let change = |p: &Property| {
-            let old =
-                self.before.iter().find(|b| b.name == p.name).map(|b| show(&b.value)).unwrap_or_default();
-            let (field, target) = (p.name.clone(), format!("systemd unit {}", self.unit));
-            Change { field, target, old, asked: show(&p.value), effective: None }
-        };
-        Ok(self.wanted.iter().map(change).filter(|c| c.old != c.asked).collect())
-    }
-
-    fn apply(&mut self) -> Result<()> {
-        self.manager.set(&self.unit, &self.wanted)
-    }
-
-    fn undo(&mut self) -> Result<()> {
-        let mut all = Vec::new();
-        for old in &self.before {
-            // Lists for devices add to what is there: emptied first.
-            if let Value::Array(element, _) = &old.value {
-                if element.starts_with('(') {
-                    all.push(Property::new(old.name.as_str(), Value::Array(element.clone(), vec![])));
-                }
-            }
-            all.push(old.clone());
-        }
-        self.manager.set(&self.unit, &all)
-    }
 }

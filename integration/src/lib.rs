@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod command;
 pub mod console;
 pub mod container;
+pub mod disk;
 pub mod engine;
 pub mod host;
 pub mod janitor;

@@ -226,8 +226,10 @@ fn make(
         child.serve(|pid, request| {
             match request {
                 Request::Prepare => {
-                    if deferred {
-                        attach(cgroup.as_mut(), pid)?;
+                    if let Some(cgroup) = cgroup.as_mut().filter(|_| deferred) {
+                        // systemd makes a scope only around a process that exists.
+                        cgroup.attach(pid).context("putting the container's process into its cgroup")?;
+                        limit(container, &mut decided.knobs, cgroup)?;
                     }
                     prepare(&decided.plan, pid)?;
                 }
@@ -267,26 +269,27 @@ fn make_cgroup(
         )?,
         ..cgroup::Options::default()
     };
-    let mut resources = decided.knobs.resources(spec).into_owned();
+    let mut resources = decided.knobs.resources(spec, location).into_owned();
     // After the configuration's own: what every container may use (config-linux.md, "Default Devices").
     resources.devices.extend(cgroup::devices::default_rules());
+    let deferred = location.unit.is_some();
     let cgroup = Cgroup::create(&decided.layout, location.clone(), &resources, options)
         .context("creating the container's cgroup")?;
     for warning in cgroup.warnings() {
         log::warn!("{warning}");
     }
-    decided.knobs.apply(&cgroup)?;
-    container.state.cgroup = Some(cgroup.location().clone());
-    container.state.knobs = decided.knobs.saved.clone();
+    if !deferred {
+        limit(container, &mut decided.knobs, &cgroup)?;
+    }
     Ok(Some(cgroup))
 }
 
-/// systemd makes a scope only around a process that exists.
-fn attach(cgroup: Option<&mut Cgroup>, pid: i32) -> Result<()> {
-    match cgroup {
-        Some(cgroup) => cgroup.attach(pid).context("putting the container's process into its cgroup"),
-        None => Ok(()),
-    }
+/// Sets the knobs that a cgroup isn't made with, once it is there.
+fn limit(container: &mut Container, knobs: &mut crate::knobs::Applied, cgroup: &Cgroup) -> Result<()> {
+    knobs.apply(cgroup)?;
+    container.state.cgroup = Some(cgroup.location().clone());
+    container.state.knobs = knobs.saved.clone();
+    Ok(())
 }
 
 /// What the parent does to a child that is in its namespaces.

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::value::Value;
 use crate::devices;
 use crate::error::{Error, Result};
@@ -13,7 +15,7 @@ use crate::v2::weight_of_shares;
 use crate::write::throttles;
 
 /// One property of a unit.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Property {
     pub name: String,
     pub value: Value,

@@ -1,9 +1,11 @@
 //! Values of D-Bus: their types as text, their bytes on the wire (little endian).
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{invalid, Error, Kind, Result};
 
 /// A value of D-Bus. Maps are not needed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     Byte(u8),
     Bool(bool),

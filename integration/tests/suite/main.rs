@@ -4,6 +4,7 @@
 //! `differs!(Runc, "…")` marks what a peer is known to do otherwise, with the reason.
 
 mod attributes;
+mod blkio;
 mod cgroups;
 mod cli;
 mod ctr;

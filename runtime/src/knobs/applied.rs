@@ -91,7 +91,7 @@ pub fn create(
     let limits = limits::limits(&base(spec), &layers.effective()?, &world)?;
     limits.raw_writes()?;
     for note in &limits.notes {
-        log::info!("{note}");
+        log::warn!("{note}");
     }
     let mut saved = Saved { layers, ..Saved::default() };
     saved.note(&limits);
@@ -131,8 +131,10 @@ pub fn target(location: &Location, network: Network) -> Target<'_> {
 
 impl Applied {
     /// What the cgroup is to be made with.
-    pub fn resources<'a>(&'a self, spec: &'a Spec) -> Cow<'a, Resources> {
+    pub fn resources<'a>(&'a self, spec: &'a Spec, location: &Location) -> Cow<'a, Resources> {
         match &self.limits {
+            // A unit has to know of them, or the next daemon-reload takes them away.
+            Some(limits) if location.unit.is_some() => Cow::Owned(limits.of_unit(location.mode)),
             Some(limits) => Cow::Borrowed(&limits.resources),
             None => base(spec),
         }
@@ -152,7 +154,7 @@ impl Applied {
     }
 
     /// Sets what the making of the cgroup doesn't: raw files and network limits. To be called once the cgroup exists
-    /// and before the first process runs.
+    /// (systemd makes it around a process that is there) and before the container's program runs.
     pub fn apply(&mut self, cgroup: &Cgroup) -> Result<()> {
         let Some(limits) = &self.limits else { return Ok(()) };
         if !limits.raw.is_empty() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use cgroup::block::Device;
-use cgroup::layout::Version;
+use cgroup::layout::{Mode, Version};
 use cgroup::resources::{BlockIo, HugepageLimit, ThrottleDevice, WeightDevice};
 use cgroup::Resources;
 use netlimit::Cap;
@@ -117,6 +117,18 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What a systemd unit is told: on v2 it has properties for some of the raw files too.
+    pub fn of_unit(&self, mode: Mode) -> Resources {
+        let mut resources = self.resources.clone();
+        if mode == Mode::V2 {
+            for ((file, _), line) in self.raw.iter().filter(|(line, _)| usual(line).is_some()) {
+                let text = resources.unified.entry(file.clone()).or_default();
+                *text = format!("{text}\n{line}").trim().to_string();
+            }
+        }
+        resources
+    }
+
     /// The raw lines as writes for a cgroup.
     pub fn raw_writes(&self) -> Result<Vec<cgroup::Write>> {
         let mut writes = Vec::new();
@@ -584,6 +596,10 @@ fn usual((file, key): &Line) -> Option<String> {
         }
         "memory.min" | "memory.low" | "memory.oom.group" | "cpu.idle" | "cpu.max.burst" => "0".into(),
         "cpu.weight" => "100".into(),
+        "pids.max" => "max".into(),
+        "cpu.max" => "max 100000".into(),
+        "io.weight" if key.is_empty() || key == "default" => "default 100".into(),
+        "io.weight" => format!("{key} default"),
         "io.latency" => format!("{key} target=max"),
         "io.max" => format!("{key} rbps=max wbps=max riops=max wiops=max"),
         "rdma.max" => format!("{key} hca_handle=max hca_object=max"),

@@ -114,8 +114,8 @@ fn of(io: &mut Vec<(Device, [u64; 4])>, major: u64, minor: u64) -> &mut [u64; 4]
     &mut io[at].1
 }
 
-/// The throttles in force.
-fn limits(cgroup: &Cgroup) -> Vec<(Device, [Option<u64>; 4])> {
+/// The throttles in force: devices with their rates as read bps, write bps, read iops, write iops.
+pub fn limits(cgroup: &Cgroup) -> Vec<(Device, [Option<u64>; 4])> {
     let mut found: Vec<(Device, [Option<u64>; 4])> = Vec::new();
     let mut set = |device: Device, kind: usize, rate: u64| match found.iter_mut().find(|(d, _)| *d == device)
     {

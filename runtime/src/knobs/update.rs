@@ -3,23 +3,27 @@
 //! The order is: journal (`update.json`), kernel, state, journal away. A journal that is found belongs to an update
 //! that was killed: if the state hasn't reached its generation, what the kernel was told is taken back.
 
+mod journal;
+mod net;
+
 use std::cell::RefCell;
-use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use cgroup::{Cgroup, Change, Layout, Location, Resources, Transaction, Undo};
-use netlimit::Record;
-use serde::{Deserialize, Serialize};
+use cgroup::systemd::PropertyStep;
+use cgroup::{Cgroup, Change, Layout, Location, Resources, Transaction};
+use serde::Serialize;
 
-use super::applied::{self, Saved};
+use super::applied::Saved;
 use super::base;
 use super::devices::Resolver;
 use super::limits::{self, throttles, upsert, Limits, World};
+use super::stats;
 use crate::cli;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 
-const JOURNAL: &str = "update.json";
+use journal::Journal;
+pub use journal::recover;
 
 /// What was asked of `update`, read and checked.
 #[derive(Debug, Default)]
@@ -128,17 +132,6 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// The journal of an update under way.
-#[derive(Debug, Serialize, Deserialize)]
-struct Journal {
-    /// The state's generation once the update is complete.
-    generation: u64,
-    undo: Vec<Undo>,
-    /// The network limits before.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    net: Option<(Record, netlimit::Limits)>,
-}
-
 /// A state and what it comes to here.
 fn limits_of(subject: &Subject<'_>, saved: &Saved, layout: &Layout, resolver: &Resolver) -> Result<Limits> {
     let world = World { version: &|c| layout.version_of(c), devices: &|s| resolver.devices(s) };
@@ -163,12 +156,34 @@ fn limits_before(subject: &Subject<'_>, layout: &Layout, resolver: &Resolver) ->
             upsert(throttles(io, index), placed.device, placed.amount.unwrap_or(0));
         }
     }
+    for placed in saved.placed.iter().filter(|p| p.knob == "blkio.latency") {
+        old.raw.insert(("io.latency".into(), placed.device.to_string()), String::new());
+    }
     for (index, total) in saved.totals.all().into_iter().enumerate() {
         for device in saved.shared().iter().filter(|_| total.is_some()) {
             upsert(throttles(io, index), *device, 1);
         }
     }
     Ok(old)
+}
+
+/// Until something about a total changes, its split is the helper's business.
+fn keep_split(cgroup: &Cgroup, before: &Saved, new: &mut Limits) {
+    if before.totals != new.totals || before.shared() != new.shared {
+        return;
+    }
+    let present = stats::limits(cgroup);
+    let totals = new.totals.all().into_iter().enumerate().filter(|(_, total)| total.is_some());
+    for (index, device) in totals.flat_map(|(index, _)| new.shared.iter().map(move |d| (index, *d))) {
+        let held = present.iter().find(|(d, _)| *d == device).and_then(|(_, rates)| rates[index]);
+        let own = new.placed.iter().find(|p| {
+            p.device == device && limits::throttle_index(&p.knob) == Some(index)
+        });
+        if let Some(held) = held {
+            let rate = own.and_then(|p| p.amount).map_or(held, |own| own.min(held));
+            upsert(throttles(new.resources.block_io.get_or_insert_default(), index), device, rate);
+        }
+    }
 }
 
 /// A cpuset that nobody limits any more has all that its parent has; v1 doesn't take an empty list.
@@ -182,60 +197,6 @@ fn fill_cpusets(cgroup: &Cgroup, limits: &mut Limits) {
             *list = fs::read_to_string(parent.join(file)).ok().map(|t| t.trim().to_string());
         }
     }
-}
-
-/// Network limits as one step of the whole.
-struct Net<'a> {
-    record: &'a RefCell<Option<Record>>,
-    change: netlimit::Limits,
-    netns: Option<File>,
-    undo: Option<netlimit::Undo>,
-}
-
-impl cgroup::Step for Net<'_> {
-    fn name(&self) -> String {
-        "network limits".into()
-    }
-
-    fn snapshot(&mut self) -> cgroup::Result<Vec<Change>> {
-        let old = self.record.borrow().as_ref().and_then(|r| netlimit::current(r).ok()).unwrap_or_default();
-        Ok(changes(&old, &self.change))
-    }
-
-    fn apply(&mut self) -> cgroup::Result<()> {
-        let mut record = self.record.borrow_mut();
-        let Some(record) = record.as_mut() else { return Ok(()) };
-        let undo = netlimit::update(record, &self.change, self.netns.as_ref().map(AsFd::as_fd));
-        self.undo = Some(undo.map_err(foreign)?);
-        Ok(())
-    }
-
-    fn undo(&mut self) -> cgroup::Result<()> {
-        match (self.undo.take(), self.record.borrow_mut().as_mut()) {
-            (Some(undo), Some(record)) => {
-                undo.restore(record, self.netns.as_ref().map(AsFd::as_fd)).map_err(foreign)
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn foreign(e: netlimit::Error) -> cgroup::Error {
-    cgroup::Error::new(cgroup::Kind::System, e.to_string())
-}
-
-/// Network limits side by side, those that differ.
-fn changes(old: &netlimit::Limits, new: &netlimit::Limits) -> Vec<Change> {
-    let json = |limits: &netlimit::Limits| serde_json::to_value(limits).unwrap_or_default();
-    let (old, new) = (json(old), json(new));
-    let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
-    let each = new.as_object().into_iter().flatten().filter_map(|(name, asked)| {
-        let known = old.get(name).map_or_else(|| "max".into(), text);
-        let field = format!("net.{name}");
-        let change = Change { target: field.clone(), field, old: known, asked: text(asked), effective: None };
-        (change.old != change.asked).then_some(change)
-    });
-    each.collect()
 }
 
 /// Does what was asked, or with `dry_run` says what that would be. `save` writes the new state; it is called after
@@ -252,6 +213,7 @@ pub fn update(
     let cgroup = Cgroup::open(subject.location).context("opening the container's cgroup")?;
     let resolver = Resolver::running(subject.pid);
     let mut new = limits_of(subject, &saved, &layout, &resolver)?;
+    keep_split(&cgroup, subject.saved, &mut new);
     saved.note(&new);
     let old = limits_before(subject, &layout, &resolver)?;
     limits::lift(&old, &mut new, &saved.originals);
@@ -268,40 +230,44 @@ pub fn update(
 
     let record = RefCell::new(saved.net.clone());
     let mut all = Transaction::new();
+    if let Some(unit) = &subject.location.unit {
+        // What only the files know is lost at systemd's next daemon-reload.
+        if let Some(step) = PropertyStep::new(unit, subject.location.mode, &new.of_unit(subject.location.mode))? {
+            all.step(step);
+        }
+    }
     all.writes(&cgroup, &plan.writes)?.writes(&cgroup, &raw)?;
-    let net = net_step(subject, &new, &old, &record)?;
-    let has_net = net.is_some();
-    if let Some(net) = net {
-        all.step(net);
+    let (step, net) = net::step(subject, &new, &old, &record)?.unzip();
+    if let Some(step) = step {
+        all.step(step);
     }
     let prepared = all.prepare()?;
     let mut report = Report { notes: [plan.warnings, new.notes.clone()].concat(), ..Report::default() };
-    let effective = saved.layers.effective()?.0;
-    let outvoted = base::said(&request.change).filter_map(|knob| effective.get(knob));
-    report.notes.extend(outvoted.map(|asked| {
-        format!("{}: the {} says {} and has precedence", asked.knob.name, asked.from, asked.text)
-    }));
+    report.notes.extend(outvoted(request, &saved)?);
     if dry_run {
         report.changes = prepared.changes().filter(|c| c.old != c.asked).cloned().collect();
         return Ok(report);
     }
     saved.generation += 1;
-    let before = saved.net.clone().filter(|_| has_net).map(|r| (r, lifted(&old.net, &new.net)));
-    let journal = Journal { generation: saved.generation, undo: prepared.journal(), net: before };
-    let path = subject.dir.join(JOURNAL);
-    write_journal(&path, &journal)?;
-    let done = prepared.commit().map_err(Error::from).and_then(|changes| {
-        saved.net = record.borrow().clone();
-        save(&saved).inspect_err(|_| {
-            // The state on disk is the old one: so must be the kernel.
-            if let Err(e) = journal.take_back() {
-                log::error!("taking back: {e}");
-            }
-        })?;
-        Ok(changes)
-    });
-    let _ = fs::remove_file(&path);
-    report.changes = done?.into_iter().filter(|c| c.old != c.asked || c.rounded()).collect();
+    let journal = Journal { generation: saved.generation, pid: subject.pid, undo: prepared.journal(), net };
+    let journal = journal.write(subject.dir)?;
+    let changes = match prepared.commit() {
+        Ok(changes) => changes,
+        Err(e) => {
+            journal.done()?;
+            return Err(e.into());
+        }
+    };
+    saved.net = record.borrow().clone();
+    if let Err(e) = save(&saved) {
+        // The state on disk is the old one: so must be the kernel.
+        return Err(match journal.take_back() {
+            Ok(()) => e.context("nothing was changed"),
+            Err(left) => e.context(format!("not everything could be put back ({left})")),
+        });
+    }
+    journal.done()?;
+    report.changes = changes.into_iter().filter(|c| c.old != c.asked || c.rounded()).collect();
     let rounded = report.changes.iter().filter(|c| c.rounded()).map(|c| {
         format!(
             "{}: asked {}, the kernel made it {}",
@@ -314,78 +280,14 @@ pub fn update(
     Ok(report)
 }
 
-/// The network's step, where there is something to change.
-fn net_step<'a>(
-    subject: &Subject<'_>,
-    new: &Limits,
-    old: &Limits,
-    record: &'a RefCell<Option<Record>>,
-) -> Result<Option<Net<'a>>> {
-    if new.net.is_empty() || new.net == old.net {
-        return Ok(None);
-    }
-    let own = namespace(subject.pid)?;
-    if record.borrow().is_none() {
-        let network = if own.is_some() { netlimit::Network::Private } else { netlimit::Network::Host };
-        let target = applied::target(subject.location, network);
-        netlimit::check(&new.net, &target)?;
-        *record.borrow_mut() = Some(Record::planned(&target));
-    }
-    Ok(Some(Net { record, change: new.net.clone(), netns: own, undo: None }))
-}
-
-/// The container's network namespace, unless it is the host's.
-fn namespace(pid: i32) -> Result<Option<File>> {
-    let path = format!("/proc/{pid}/ns/net");
-    let same = fs::read_link(&path).with_context(|| format!("reading {path}"))?
-        == fs::read_link("/proc/self/ns/net")?;
-    match same {
-        true => Ok(None),
-        false => File::open(&path).map(Some).with_context(|| format!("opening {path}")),
-    }
-}
-
-/// What sets `new` back to `old`: what only `new` names is lifted.
-fn lifted(old: &netlimit::Limits, new: &netlimit::Limits) -> netlimit::Limits {
-    let mut back = Limits { net: old.clone(), ..Limits::default() };
-    limits::lift(&Limits { net: new.clone(), ..Limits::default() }, &mut back, &Default::default());
-    back.net
-}
-
-fn write_journal(path: &Path, journal: &Journal) -> Result<()> {
-    let text =
-        serde_json::to_vec(journal).map_err(|e| Error::new(crate::error::Kind::System, e.to_string()))?;
-    let temporary = path.with_extension("tmp");
-    fs::write(&temporary, text)
-        .and_then(|()| fs::rename(&temporary, path))
-        .with_context(|| format!("writing {}", path.display()))
-}
-
-impl Journal {
-    fn take_back(&self) -> Result<()> {
-        let files = cgroup::apply::recover(&self.undo);
-        if let Some((record, limits)) = &self.net {
-            netlimit::update(&mut record.clone(), limits, None)?;
-        }
-        Ok(files?)
-    }
-}
-
-/// Finishes what a killed `update` left, either way. To be called with the container locked; costs one failing
-/// `open` when there is nothing.
-pub fn recover(dir: &Path, saved: &Saved) -> Result<()> {
-    let path = dir.join(JOURNAL);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
+/// What was asked for as the container's own and a stronger layer decides.
+fn outvoted(request: &Request, saved: &Saved) -> Result<Vec<String>> {
+    let effective = saved.layers.effective()?.0;
+    let winners = base::said(&request.change).filter_map(|knob| effective.get(knob));
+    let text = |asked: &super::layers::Asked| {
+        format!("{}: the {} says {} and has precedence", asked.knob.name, asked.from, asked.text)
     };
-    let journal: Journal = serde_json::from_slice(&text)
-        .map_err(|e| Error::new(crate::error::Kind::System, format!("{}: {e}", path.display())))?;
-    if journal.generation > saved.generation {
-        journal.take_back().context("taking back an update that was killed")?;
-    }
-    fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
+    Ok(winners.map(text).collect())
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! On the running kernel: a cgroup of the test's own with a sleeping process in it.
 
+use std::fs::File;
 use std::process::{Child, Command};
 
 use cgroup::{Manager, Options};
 
+use super::journal::NAME as JOURNAL;
 use super::*;
+use crate::error::Error;
 
 struct Guinea {
     dir: PathBuf,

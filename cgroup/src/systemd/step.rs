@@ -1,0 +1,160 @@
+//! Properties of a unit as a step of a transaction.
+
+use super::{properties, Manager, Property, Value};
+use crate::apply::{Change, Step, Undo};
+use crate::error::Result;
+use crate::layout::Mode;
+use crate::location::Unit;
+use crate::resources::Resources;
+
+/// Comes before the writes to the unit's files: systemd writes them too, in its own rounding.
+pub struct PropertyStep {
+    manager: Manager,
+    unit: Unit,
+    wanted: Vec<Property>,
+    before: Vec<Property>,
+}
+
+impl PropertyStep {
+    /// For a container's unit, to hold those of `resources` that systemd knows. `None` if it knows none of them. Device
+    /// rules are not changed.
+    pub fn new(unit: &Unit, mode: Mode, resources: &Resources) -> Result<Option<PropertyStep>> {
+        let resources = Resources { devices: Vec::new(), ..resources.clone() };
+        if properties(mode, &resources, None)?.is_empty() {
+            return Ok(None);
+        }
+        let manager = Manager::connect(unit.user)?;
+        let wanted = properties(mode, &resources, manager.version())?;
+        Ok(Some(PropertyStep { manager, unit: unit.clone(), wanted, before: Vec::new() }))
+    }
+
+    fn present(&self, name: &str) -> Option<&Value> {
+        self.before.iter().find(|p| p.name == name).map(|p| &p.value)
+    }
+
+    /// What sets the properties back.
+    fn back(&self) -> Vec<Property> {
+        let mut all = Vec::new();
+        let named = |p: &&Property| self.wanted.iter().any(|w| w.name == p.name);
+        for old in self.before.iter().filter(named) {
+            // Lists for devices add to what is there: emptied first.
+            if let Value::Array(element, _) = &old.value {
+                if element.starts_with('(') {
+                    all.push(Property::new(old.name.as_str(), Value::Array(element.clone(), vec![])));
+                }
+            }
+            all.push(old.clone());
+        }
+        all
+    }
+}
+
+fn names(all: &[Property]) -> Vec<&str> {
+    let mut names: Vec<&str> = all.iter().map(|p| p.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// A list for devices changes those that it names; "infinity" is what holds for those that aren't listed.
+fn holds(present: &Value, wanted: &Value) -> bool {
+    let lifted = |pair: &Value| matches!(pair, Value::Struct(f) if f.get(1) == Some(&Value::U64(u64::MAX)));
+    let device = |pair: &Value| match pair {
+        Value::Struct(fields) => fields.first().cloned(),
+        _ => None,
+    };
+    match (present, wanted) {
+        (Value::Array(a, has), Value::Array(b, wants)) if a == b && a.starts_with('(') => {
+            wants.iter().all(|pair| {
+                has.contains(pair) || lifted(pair) && !has.iter().any(|h| device(h) == device(pair))
+            })
+        }
+        _ => present == wanted,
+    }
+}
+
+fn show(value: &Value) -> String {
+    match value {
+        Value::U64(u64::MAX) => "infinity".into(),
+        Value::U64(n) => n.to_string(),
+        Value::Byte(n) => n.to_string(),
+        Value::Str(text) => text.clone(),
+        Value::Array(_, all) => all.iter().map(show).collect::<Vec<_>>().join(","),
+        Value::Struct(all) => all.iter().map(show).collect::<Vec<_>>().join("="),
+        other => format!("{other:?}"),
+    }
+}
+
+impl Step for PropertyStep {
+    fn name(&self) -> String {
+        format!("systemd unit {}", self.unit.name)
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<Change>> {
+        let names = names(&self.wanted);
+        self.before = self.manager.get(&self.unit.name, &names)?;
+        let wanted = std::mem::take(&mut self.wanted);
+        self.wanted =
+            wanted.into_iter().filter(|w| !self.present(&w.name).is_some_and(|p| holds(p, &w.value))).collect();
+        let change = |p: &Property| {
+            let old = self.present(&p.name).map(show).unwrap_or_default();
+            let (field, target) = (p.name.clone(), self.name());
+            Change { field, target, old, asked: show(&p.value), effective: None }
+        };
+        Ok(self.wanted.iter().map(change).collect())
+    }
+
+    fn apply(&mut self) -> Result<()> {
+        match self.wanted.is_empty() {
+            true => Ok(()),
+            false => self.manager.set(&self.unit.name, &self.wanted),
+        }
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        match self.wanted.is_empty() {
+            true => Ok(()),
+            false => self.manager.set(&self.unit.name, &self.back()),
+        }
+    }
+
+    fn stirs(&self) -> bool {
+        true
+    }
+
+    fn journal(&self) -> Vec<Undo> {
+        match self.wanted.is_empty() {
+            true => Vec::new(),
+            false => vec![Undo::Unit { unit: self.unit.clone(), properties: self.back() }],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_for_devices_hold_what_they_name() {
+        let list = |pairs: &[(&str, u64)]| {
+            let pair = |(d, n): &(&str, u64)| Value::Struct(vec![Value::str(*d), Value::U64(*n)]);
+            Value::Array("(st)".into(), pairs.iter().map(pair).collect())
+        };
+        let present = list(&[("/dev/block/8:0", 5), ("/dev/block/8:16", 6)]);
+        assert!(holds(&present, &list(&[("/dev/block/8:0", 5)])));
+        assert!(!holds(&present, &list(&[("/dev/block/8:0", 7)])));
+        assert!(!holds(&present, &list(&[("/dev/block/8:0", u64::MAX)])));
+        assert!(holds(&present, &list(&[("/dev/block/7:0", u64::MAX)])));
+        assert!(holds(&Value::U64(1), &Value::U64(1)) && !holds(&Value::U64(1), &Value::U64(2)));
+    }
+
+    #[test]
+    fn what_sets_back_survives_the_journal() {
+        let undo = Undo::Unit {
+            unit: Unit { name: "a.scope".into(), slice: "b.slice".into(), user: false },
+            properties: vec![Property::new("IOReadBandwidthMax", Value::Array("(st)".into(), vec![]))],
+        };
+        let text = serde_json::to_string(&undo).unwrap();
+        assert_eq!(serde_json::from_str::<Undo>(&text).unwrap(), undo);
+    }
+}
