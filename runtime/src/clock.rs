@@ -14,6 +14,20 @@ pub fn nanoseconds(time: SystemTime) -> String {
     format!("{}{}Z", civil(secs), fraction.trim_end_matches('0').trim_end_matches('.'))
 }
 
+/// Seconds since 1970 of a time stamp as this module writes them.
+pub fn parse(text: &str) -> Option<u64> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    // The reverse of `civil`.
+    let year = if month <= 2 { year.checked_sub(1)? } else { year };
+    let from_march = (month + 9) % 12;
+    let day_of_year = (153 * from_march + 2) / 5 + day.checked_sub(1)?;
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
+    Some(days * 86_400 + number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)?)
+}
+
 /// A clock before 1970 counts as 1970.
 fn since_epoch(time: SystemTime) -> (u64, u32) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -51,6 +65,7 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
             assert_eq!(seconds(UNIX_EPOCH + Duration::from_secs(secs)), want);
+            assert_eq!(parse(want), Some(secs));
         }
         let at = |nanos| nanoseconds(UNIX_EPOCH + Duration::new(1, nanos));
         assert_eq!(at(0), "1970-01-01T00:00:01Z");

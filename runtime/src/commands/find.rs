@@ -1,30 +1,19 @@
 //! Containers by what people call them: over the roots of all engines, by prefix or Docker name.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Setting;
 use crate::error::{Context, Error, Kind, Result};
+use crate::roots;
 use crate::state::{check_id, Container, Store};
-
-/// Where Docker keeps what it knows of containers.
-const DOCKER: &str = "/var/lib/docker/containers";
 
 /// The roots that hold containers of this runtime: with `--root` that one alone.
 pub fn roots(setting: &Setting) -> Vec<PathBuf> {
-    let own = setting.store.root().to_path_buf();
-    let mut roots = vec![own];
-    if setting.global.root.is_none() {
-        let below = |dir: &str| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
-        roots.extend(below("/run/docker/runtime-runc"));
-        roots.extend(below("/run/containerd/runc"));
-        roots.extend(["/run/hydra", "/run/runc"].map(PathBuf::from));
+    match setting.global.root {
+        Some(_) => vec![setting.store.root().to_path_buf()],
+        None => roots::known(setting.store.root()),
     }
-    let mut seen = BTreeSet::new();
-    roots
-        .retain(|root| root.is_dir() && seen.insert(fs::canonicalize(root).unwrap_or_else(|_| root.clone())));
-    roots
 }
 
 /// Every container of these roots.
@@ -44,13 +33,15 @@ pub fn one(setting: &Setting, id: &str) -> Result<Container> {
         _ => return exact,
     }
     let roots = roots(setting);
-    let found = matching(&roots, |name| name == id);
-    let found =
-        if found.is_empty() && id.len() >= 2 { matching(&roots, |name| name.starts_with(id)) } else { found };
-    let found = match (found.is_empty(), docker_id(id)) {
-        (true, Some(full)) => matching(&roots, |name| name == full),
-        _ => found,
-    };
+    let mut found = matching(&roots, |name| name == id);
+    if found.is_empty() {
+        if let Some(full) = roots::docker_id(id) {
+            found = matching(&roots, |name| name == full);
+        }
+    }
+    if found.is_empty() && id.len() >= 2 {
+        found = matching(&roots, |name| name.starts_with(id));
+    }
     match &found[..] {
         [] => exact,
         [(root, name)] => Store::new(root).load(name),
@@ -74,18 +65,6 @@ fn matching(roots: &[PathBuf], wanted: impl Fn(&str) -> bool) -> Vec<(PathBuf, S
         }
     }
     found
-}
-
-fn docker_id(name: &str) -> Option<String> {
-    let wanted = format!("/{}", name.trim_start_matches('/'));
-    let entries = fs::read_dir(DOCKER).ok()?.flatten();
-    entries.filter_map(|e| named(&e.path(), &wanted)).next()
-}
-
-fn named(dir: &Path, wanted: &str) -> Option<String> {
-    let text = fs::read(dir.join("config.v2.json")).ok()?;
-    let json: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    (json["Name"] == wanted).then(|| json["ID"].as_str().map(str::to_string))?
 }
 
 /// The containers that IDs name, or those of classes.

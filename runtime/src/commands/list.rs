@@ -1,17 +1,18 @@
-//! `list`: the containers of one root, or with `--long` of all that are known.
+//! `list`: with `--root` runc's list of that root; without it the containers of every engine, for people.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
 use super::state::View;
-use super::{print, Setting};
+use super::{find, print, Setting};
 use crate::cli::{Format, List};
 use crate::error::{Context, Error, Kind, Result};
-use crate::roots;
 use crate::state::{Container, Store};
+use crate::{clock, roots};
 
-/// runc's object, and what `--long` adds to it.
+/// runc's object, and what is ours.
 #[derive(Serialize)]
 struct Entry<'a> {
     #[serde(flatten)]
@@ -22,8 +23,19 @@ struct Entry<'a> {
 
 #[derive(Serialize)]
 struct More {
+    name: Option<String>,
     class: Option<String>,
-    root: String,
+    monitor: Option<Monitor>,
+    /// As `created`, under the name that the table gives it.
+    since: String,
+    root: PathBuf,
+}
+
+/// The process that waits for the container's first one.
+#[derive(Serialize)]
+struct Monitor {
+    name: String,
+    pid: i32,
 }
 
 pub fn run(setting: &Setting, args: &List) -> Result<u8> {
@@ -33,19 +45,23 @@ pub fn run(setting: &Setting, args: &List) -> Result<u8> {
         std::fs::read_dir(setting.store.root())
             .with_context(|| format!("open {}", setting.store.root().display()))?;
     }
-    let stores: Vec<Store> = match args.long && !given {
-        true => roots::known(setting.store.root()).into_iter().map(Store::new).collect(),
-        false => vec![setting.store.clone()],
-    };
     let mut containers = Vec::new();
-    for store in &stores {
-        containers.extend(store.list()?.into_iter().map(|c| (store.root().to_path_buf(), c)));
+    for root in find::roots(setting) {
+        containers.extend(Store::new(&root).list()?.into_iter().map(|c| (root.clone(), c)));
     }
     if args.quiet {
         let ids: String = containers.iter().map(|(_, c)| format!("{}\n", c.state.id)).collect();
         return print(&ids).map(|()| 0);
     }
-    let entries: Vec<_> = containers.iter().map(|(root, c)| entry(root, c, args.long)).collect();
+    let ours = args.long || !given;
+    let entries: Vec<_> = containers
+        .iter()
+        .map(|(root, c)| {
+            let view = View::of(c);
+            let more = ours.then(|| more(root, c, view.pid));
+            Entry { view, more }
+        })
+        .collect();
     match args.format {
         Format::Json if entries.is_empty() => print("null\n"),
         Format::Json => {
@@ -53,41 +69,89 @@ pub fn run(setting: &Setting, args: &List) -> Result<u8> {
                 serde_json::to_string(&entries).map_err(|e| Error::new(Kind::System, e.to_string()))?;
             print(&format!("{text}\n"))
         }
-        _ => print(&table(&rows(&entries, args.long))),
+        _ => print(&table(&rows(&entries, given, args.long))),
     }?;
     Ok(0)
 }
 
-fn entry<'a>(root: &Path, container: &'a Container, long: bool) -> Entry<'a> {
-    let more = long.then(|| More { class: class(container), root: root.display().to_string() });
-    Entry { view: View::of(container), more }
-}
-
-fn class(container: &Container) -> Option<String> {
-    container.state.annotations.get("hydra.class").cloned()
-}
-
-fn rows(entries: &[Entry<'_>], long: bool) -> Vec<Vec<String>> {
-    let mut head = vec!["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
-    if long {
-        head.extend(["CLASS", "ROOT"]);
+fn more(root: &Path, container: &Container, pid: i32) -> More {
+    let state = &container.state;
+    More {
+        name: roots::name(state),
+        class: state.knobs.layers.class_name().map(str::to_string),
+        monitor: monitor(pid),
+        since: state.created.clone(),
+        root: root.to_path_buf(),
     }
-    let mut rows = vec![head.into_iter().map(str::to_string).collect::<Vec<_>>()];
-    for Entry { view, more } in entries {
-        let mut row = vec![
-            view.id.to_string(),
-            view.pid.to_string(),
-            view.status.to_string(),
-            view.bundle.display().to_string(),
-            view.created.to_string(),
-            view.owner.to_string(),
-        ];
-        if let Some(more) = more {
-            row.extend([more.class.clone().unwrap_or_else(|| "-".into()), more.root.clone()]);
+}
+
+/// A process that was adopted by the host's first one has no monitor.
+fn monitor(pid: i32) -> Option<Monitor> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok().filter(|_| pid != 0)?;
+    let parent = status.lines().find_map(|l| l.strip_prefix("PPid:")?.trim().parse::<i32>().ok())?;
+    if parent <= 1 {
+        return None;
+    }
+    let exe = std::fs::read_link(format!("/proc/{parent}/exe")).ok();
+    let exe = exe.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
+    let comm = || std::fs::read_to_string(format!("/proc/{parent}/comm")).ok().map(|c| c.trim().to_string());
+    // A sealed or replaced program's link says more than its name.
+    let name = exe.filter(|n| !n.contains([' ', ':'])).or_else(comm)?;
+    Some(Monitor { name, pid: parent })
+}
+
+fn rows(entries: &[Entry<'_>], given: bool, long: bool) -> Vec<Vec<String>> {
+    let head: &[&str] = match (given, long) {
+        (true, false) => &["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"],
+        (true, true) => &["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER", "CLASS", "MONITOR", "ROOT"],
+        (false, false) => &["ID", "NAME", "CLASS", "STATUS", "PID", "MONITOR", "SINCE"],
+        (false, true) => {
+            &["ID", "NAME", "CLASS", "STATUS", "PID", "MONITOR", "SINCE", "OWNER", "ROOT", "BUNDLE"]
         }
-        rows.push(row);
-    }
+    };
+    let cell = |entry: &Entry<'_>, column: &str| {
+        let view = &entry.view;
+        let more = entry.more.as_ref();
+        let or = |text: Option<&String>| text.cloned().unwrap_or_else(|| "-".into());
+        match column {
+            "ID" if !given && !long => short(view.id),
+            "ID" => view.id.to_string(),
+            "PID" => view.pid.to_string(),
+            "STATUS" => view.status.to_string(),
+            "BUNDLE" => view.bundle.display().to_string(),
+            "CREATED" => view.created.to_string(),
+            "OWNER" => view.owner.to_string(),
+            "NAME" => or(more.and_then(|m| m.name.as_ref())),
+            "CLASS" => or(more.and_then(|m| m.class.as_ref())),
+            "MONITOR" => or(more.and_then(|m| m.monitor.as_ref()).map(|m| &m.name)),
+            "SINCE" => ago(view.created),
+            _ => more.map(|m| m.root.display().to_string()).unwrap_or_default(),
+        }
+    };
+    let mut rows = vec![head.iter().map(|h| h.to_string()).collect::<Vec<_>>()];
+    rows.extend(entries.iter().map(|entry| head.iter().map(|column| cell(entry, column)).collect()));
     rows
+}
+
+/// Engines' IDs are 64 hexadecimal digits; the first ones do, as Docker shows them.
+fn short(id: &str) -> String {
+    match id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => id[..12].to_string(),
+        false => id.to_string(),
+    }
+}
+
+/// How long a time stamp is past, in the largest unit that shows it.
+fn ago(created: &str) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let Some(then) = clock::parse(created) else { return created.to_string() };
+    let seconds = now.saturating_sub(then);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 /// Columns as Go's tabwriter makes them in runc: at least 12 wide, three spaces between, none behind the last.
@@ -122,5 +186,21 @@ mod tests {
             vec!["a-name-of-13c".into(), "1".into(), "root".into()],
         ];
         assert_eq!(table(&rows), "ID              PID         OWNER\na-name-of-13c   1           root\n");
+    }
+
+    #[test]
+    fn ids_and_times_for_people() {
+        assert_eq!(short(&"ab".repeat(32)), "abababababab");
+        assert_eq!(short("web-1"), "web-1");
+        assert_eq!(ago(&clock::seconds(SystemTime::now())), "0 s");
+        assert!(ago("2020-01-01T00:00:00.5Z").ends_with(" days"));
+        assert_eq!(ago("yesterday"), "yesterday");
+    }
+
+    #[test]
+    fn who_waits_for_a_process() {
+        let own = monitor(std::process::id() as i32);
+        assert!(own.is_none_or(|m| m.pid > 1 && !m.name.is_empty()));
+        assert!(monitor(0).is_none() && monitor(1).is_none());
     }
 }

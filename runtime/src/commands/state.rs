@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Setting;
 use crate::error::{Error, Kind, Result};
+use crate::knobs::limits::Placed;
 use crate::state::Container;
 
 /// Field names and order are runc's; `list -f json` prints the same.
@@ -23,11 +24,26 @@ pub struct View<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
     pub owner: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hydra: Option<Hydra<'a>>,
+}
+
+/// What runc doesn't know: the class, and the devices that carry limits.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Hydra<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
+    devices: &'a [Placed],
+    /// The devices that share the totals.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    shared: &'a [String],
 }
 
 impl<'a> View<'a> {
     pub fn of(container: &'a Container) -> View<'a> {
         let state = &container.state;
+        let knobs = &state.knobs;
         let status = container.status();
         View {
             oci_version: &state.oci_version,
@@ -39,6 +55,11 @@ impl<'a> View<'a> {
             created: &state.created,
             annotations: &state.annotations,
             owner: &state.owner,
+            hydra: (!knobs.layers.is_empty()).then(|| Hydra {
+                class: knobs.layers.class_name(),
+                devices: &knobs.placed,
+                shared: &knobs.shared,
+            }),
         }
     }
 }

@@ -20,9 +20,10 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use super::applied::Saved;
 use super::limits::throttle_index;
+use super::stats;
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::{is_alive, ProcessId};
-use crate::sys::process;
+use crate::sys::{memory, process};
 
 /// The name under which this program is the helper.
 const NAME: &str = "hydra-knobs";
@@ -97,17 +98,21 @@ fn watch(dir: &Path) -> Result<()> {
     let pidfd = process::pidfd_open(init.pid)?;
     let mut modified = modified(dir);
     let mut budget = Budget::new(&location, &state.knobs)?;
+    let text = memory::Text::find();
     while is_alive(init) && state.knobs.needs_helper() {
         let mut fds =
             [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(mounts.as_fd(), PollFlags::POLLPRI)];
         let watched = if state.knobs.follow_mounts { &mut fds[..] } else { &mut fds[..1] };
         let timeout = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::MAX);
+        // Asleep, it needs none of the program in memory.
+        text.leave();
         let ready = poll(watched, timeout).unwrap_or(0);
-        let changed = watched.get(1).is_some_and(|fd| fd.any() == Some(true));
-        if ready > 0 && changed {
+        if ready > 0 && watched.get(1).is_some_and(|fd| fd.any() == Some(true)) {
             follow(dir, &state.id);
         }
-        if Some(self::modified(dir)) != Some(modified) {
+        // An `update` under way reads and writes the same limits.
+        let Some(_lock) = quiet(dir)? else { continue };
+        if self::modified(dir) != modified {
             modified = self::modified(dir);
             // Deleted: nothing to watch any more.
             let Ok(new) = read(dir) else { return Ok(()) };
@@ -117,6 +122,16 @@ fn watch(dir: &Path) -> Result<()> {
         budget.tick();
     }
     Ok(())
+}
+
+/// The container's lock, if nobody changes it just now.
+fn quiet(dir: &Path) -> Result<Option<Flock<File>>> {
+    let file = File::open(dir).with_context(|| format!("opening {}", dir.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, e)) => Err(e).with_context(|| format!("locking {}", dir.display())),
+    }
 }
 
 fn read(dir: &Path) -> Result<State> {
@@ -149,7 +164,6 @@ struct Budget {
     devices: Vec<Device>,
     /// Limits of single devices, which a share may not exceed.
     caps: BTreeMap<(usize, Device), u64>,
-    shares: [Vec<u64>; 4],
     counted: Option<(Instant, [Vec<u64>; 4])>,
 }
 
@@ -165,9 +179,7 @@ impl Budget {
         let devices = saved.shared();
         let caps =
             saved.placed.iter().filter_map(|p| Some(((throttle_index(&p.knob)?, p.device), p.amount?)));
-        let even = |total: Option<u64>| vec![total.unwrap_or(0) / devices.len().max(1) as u64; devices.len()];
-        let shares = totals.map(even);
-        Ok(Budget { dir, v1, totals, caps: caps.collect(), shares, counted: None, devices })
+        Ok(Budget { dir, v1, totals, caps: caps.collect(), counted: None, devices })
     }
 
     /// Moves the budget once.
@@ -177,6 +189,8 @@ impl Budget {
         let counts = count(dir, self.v1, &self.devices);
         let Some((then, before)) = self.counted.replace((now, counts.clone())) else { return };
         let elapsed = now.duration_since(then).as_secs_f64().max(0.01);
+        // What the kernel has, and not what was written last: systemd resets it with each daemon-reload.
+        let present = stats::limits_in(dir);
         for (i, total) in self.totals.into_iter().enumerate() {
             let Some(total) = total else { continue };
             let rates = counts[i]
@@ -186,16 +200,16 @@ impl Budget {
             let rates: Vec<u64> = rates.collect();
             let caps: Vec<u64> =
                 self.devices.iter().map(|d| self.caps.get(&(i, *d)).copied().unwrap_or(u64::MAX)).collect();
-            let shares = split(total, &self.shares[i], &rates, &caps);
+            let held = |d: &Device| present.iter().find(|(p, _)| p == d).and_then(|(_, rates)| rates[i]);
+            let held: Vec<u64> = self.devices.iter().map(|d| held(d).unwrap_or(u64::MAX)).collect();
+            let shares = split(total, &held, &rates, &caps);
             // Less is written before more, so that the sum never exceeds the total.
-            let mut order: Vec<usize> =
-                (0..shares.len()).filter(|n| shares[*n] != self.shares[i][*n]).collect();
-            order.sort_by_key(|n| shares[*n] > self.shares[i][*n]);
+            let mut order: Vec<usize> = (0..shares.len()).filter(|n| shares[*n] != held[*n]).collect();
+            order.sort_by_key(|n| shares[*n] > held[*n]);
             for n in order {
                 // A device that went away is no longer anybody's demand.
                 let _ = write(dir, self.v1, i, self.devices[n], shares[n]);
             }
-            self.shares[i] = shares;
         }
     }
 }

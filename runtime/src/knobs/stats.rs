@@ -2,7 +2,7 @@
 
 use cgroup::block::Device;
 use cgroup::stats::{Stats, UNLIMITED};
-use cgroup::{Cgroup, Location};
+use cgroup::{Cgroup, Dir, Location};
 use serde::Serialize;
 
 use super::applied::Saved;
@@ -116,6 +116,11 @@ fn of(io: &mut Vec<(Device, [u64; 4])>, major: u64, minor: u64) -> &mut [u64; 4]
 
 /// The throttles in force: devices with their rates as read bps, write bps, read iops, write iops.
 pub fn limits(cgroup: &Cgroup) -> Vec<(Device, [Option<u64>; 4])> {
+    cgroup.dir("blkio").or(cgroup.dir("io")).map(limits_in).unwrap_or_default()
+}
+
+/// The throttles in force in the directory of the block IO controller.
+pub fn limits_in(dir: &Dir) -> Vec<(Device, [Option<u64>; 4])> {
     let mut found: Vec<(Device, [Option<u64>; 4])> = Vec::new();
     let mut set = |device: Device, kind: usize, rate: u64| match found.iter_mut().find(|(d, _)| *d == device)
     {
@@ -126,9 +131,8 @@ pub fn limits(cgroup: &Cgroup) -> Vec<(Device, [Option<u64>; 4])> {
             found.push((device, limits));
         }
     };
-    let lines = |controller: &str, file: &str, each: &mut dyn FnMut(Device, &str)| {
-        let text = cgroup.dir(controller).and_then(|dir| dir.peek(file)).unwrap_or_default();
-        for line in text.lines() {
+    let lines = |file: &str, each: &mut dyn FnMut(Device, &str)| {
+        for line in dir.peek(file).unwrap_or_default().lines() {
             let Some((device, rest)) = line.split_once(' ') else { continue };
             if let Ok(device) = device.parse() {
                 each(device, rest);
@@ -136,11 +140,11 @@ pub fn limits(cgroup: &Cgroup) -> Vec<(Device, [Option<u64>; 4])> {
         }
     };
     for (kind, name) in ["read_bps", "write_bps", "read_iops", "write_iops"].iter().enumerate() {
-        lines("blkio", &format!("blkio.throttle.{name}_device"), &mut |device, rest| {
+        lines(&format!("blkio.throttle.{name}_device"), &mut |device, rest| {
             rest.parse().into_iter().for_each(|rate| set(device, kind, rate));
         });
     }
-    lines("io", "io.max", &mut |device, rest| {
+    lines("io.max", &mut |device, rest| {
         for (kind, key) in ["rbps=", "wbps=", "riops=", "wiops="].iter().enumerate() {
             let word = rest.split(' ').find_map(|w| w.strip_prefix(key));
             word.and_then(|w| w.parse().ok()).into_iter().for_each(|rate| set(device, kind, rate));
