@@ -114,9 +114,10 @@ pub struct Got {
 /// Runs jobs of fio side by side inside a container for some seconds, the first of which doesn't count.
 #[track_caller]
 pub fn fio(c: &Container, loads: &[Load], seconds: u64) -> Vec<Got> {
-    let mut args: Vec<String> = ["fio", "--output-format=json", "--thread", "--ioengine=psync", "--time_based"]
-        .map(String::from)
-        .to_vec();
+    let mut args: Vec<String> =
+        ["fio", "--output-format=json", "--thread", "--ioengine=psync", "--time_based"]
+            .map(String::from)
+            .to_vec();
     args.extend([format!("--runtime={seconds}"), "--ramp_time=1".into(), "--size=32m".into()]);
     for (i, load) in loads.iter().enumerate() {
         args.extend([

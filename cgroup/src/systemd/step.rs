@@ -64,11 +64,9 @@ fn holds(present: &Value, wanted: &Value) -> bool {
         _ => None,
     };
     match (present, wanted) {
-        (Value::Array(a, has), Value::Array(b, wants)) if a == b && a.starts_with('(') => {
-            wants.iter().all(|pair| {
-                has.contains(pair) || lifted(pair) && !has.iter().any(|h| device(h) == device(pair))
-            })
-        }
+        (Value::Array(a, has), Value::Array(b, wants)) if a == b && a.starts_with('(') => wants
+            .iter()
+            .all(|pair| has.contains(pair) || lifted(pair) && !has.iter().any(|h| device(h) == device(pair))),
         _ => present == wanted,
     }
 }
@@ -94,8 +92,10 @@ impl Step for PropertyStep {
         let names = names(&self.wanted);
         self.before = self.manager.get(&self.unit.name, &names)?;
         let wanted = std::mem::take(&mut self.wanted);
-        self.wanted =
-            wanted.into_iter().filter(|w| !self.present(&w.name).is_some_and(|p| holds(p, &w.value))).collect();
+        self.wanted = wanted
+            .into_iter()
+            .filter(|w| !self.present(&w.name).is_some_and(|p| holds(p, &w.value)))
+            .collect();
         let change = |p: &Property| {
             let old = self.present(&p.name).map(show).unwrap_or_default();
             let (field, target) = (p.name.clone(), self.name());

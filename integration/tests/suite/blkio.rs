@@ -99,7 +99,10 @@ fn holds(c: &Container, kind: Kind, rates: [f64; 2], when: &str) {
         let errors = [disk::error(rates[0], got[0]), disk::error(rates[1], got[1])];
         for i in 0..2 {
             let name = kind.knob();
-            println!("FIGURE blkio.{name} {when}: asked {:.0}, got {:.0} ({:+.2} %)", rates[i], got[i], errors[i]);
+            println!(
+                "FIGURE blkio.{name} {when}: asked {:.0}, got {:.0} ({:+.2} %)",
+                rates[i], got[i], errors[i]
+            );
         }
         assert!(errors.iter().all(|e| *e < tolerance()), "more than was asked for: {errors:?} %");
         if errors.iter().all(|e| e.abs() < tolerance()) {
@@ -165,7 +168,8 @@ fn buffered_writes() {
     };
     let rate = 5e6;
     let c = with_disks(Container::sleeping("buffered"), &[&disks[0]]);
-    let c = annotated(c, &[("hydra.blkio.write-bps", "container:/data0=5MB"), ("hydra.memory.limit", "64MiB")]);
+    let c =
+        annotated(c, &[("hydra.blkio.write-bps", "container:/data0=5MB"), ("hydra.memory.limit", "64MiB")]);
     c.bundle.write();
     let log = c.bundle.dir.join("log");
     let verb = c.runtime().args(["--log"]).args([&log]).args(["create", "--bundle"]).args([&c.bundle.dir]);
@@ -194,7 +198,10 @@ fn buffered_writes() {
         std::thread::sleep(Duration::from_secs(10));
         (written() - before) / begun.elapsed().as_secs_f64()
     });
-    println!("FIGURE buffered writes: asked {rate:.0}, got {background:.0} ({:+.1} %)", disk::error(rate, background));
+    println!(
+        "FIGURE buffered writes: asked {rate:.0}, got {background:.0} ({:+.1} %)",
+        disk::error(rate, background)
+    );
     assert!(background <= 1.05 * rate, "buffered writes: {background:.0} bytes per second");
     assert!(background > 0.0, "nothing was written");
 }
@@ -213,7 +220,8 @@ impl Watch {
             };
             let text = file.unwrap_or_default();
             let lines = text.lines().filter_map(|l| l.strip_prefix(&disk.device)?.strip_prefix(' '));
-            let mut found = lines.flat_map(|l| l.split_once(key)).map(|(_, n)| n.split(' ').next().unwrap_or(n));
+            let mut found =
+                lines.flat_map(|l| l.split_once(key)).map(|(_, n)| n.split(' ').next().unwrap_or(n));
             found.next().and_then(|n| n.trim().parse().ok()).unwrap_or(0.0)
         };
         [one(&disks[0]), one(&disks[1])]
@@ -278,7 +286,11 @@ fn a_total_follows_demand() {
     for i in 0..turns {
         let from = start + turn * i as f64;
         let got = watch.rate(i % 2, from + 2.0, from + turn - 0.2);
-        println!("FIGURE total of {total:.0}: turn {i}, device {}, 2 s after the swap: {got:.0} ({:.1} %)", i % 2, 100.0 * got / total);
+        println!(
+            "FIGURE total of {total:.0}: turn {i}, device {}, 2 s after the swap: {got:.0} ({:.1} %)",
+            i % 2,
+            100.0 * got / total
+        );
         assert!(got >= 0.9 * total, "turn {i}: {got:.0} of {total}");
     }
     let most = watch.most(10.0);
@@ -329,7 +341,8 @@ fn a_volume_added_later_is_limited() {
         let switch = if follow { "on" } else { "off" };
         let c = annotated(c, &[("hydra.blkio.write-bps", "3MB"), ("hydra.blkio.follow-mounts", switch)]).up();
         assert_eq!(limits_in_force(&c, &disks), 1);
-        disk::sh(&format!("mount --bind {} {}", disks[1].dir.display(), shared.join("late").display())).unwrap();
+        disk::sh(&format!("mount --bind {} {}", disks[1].dir.display(), shared.join("late").display()))
+            .unwrap();
         match follow {
             false => update(&c, &[]),
             true => eventually("the limit follows the mount", || limits_in_force(&c, &disks) == 2),
@@ -349,7 +362,11 @@ fn leads_to(disk_dir: &Path, devices: &[String]) {
     let mount = serde_json::json!({
         "destination": "/data", "type": "bind", "source": disk_dir, "options": ["rbind", "rw"]
     });
-    let c = annotated(Container::sleeping("path").mount(mount), &[("hydra.blkio.read-bps", "container:/data=7MB")]).up();
+    let c = annotated(
+        Container::sleeping("path").mount(mount),
+        &[("hydra.blkio.read-bps", "container:/data=7MB")],
+    )
+    .up();
     let rows = c.verb(&["inspect", "--json", &c.id]).ok().json();
     let mut found: Vec<String> = rows[0]["knobs"]
         .as_array()
@@ -423,7 +440,12 @@ fn partition() {
     fs::create_dir_all(&dir).unwrap();
     disk::sh(&format!("mount {node}p1 {}", dir.display())).unwrap();
     leads_to(&dir, &[disk::number(&node).unwrap()]);
-    disk::sh(&format!("umount {}; delpart {node} 1; losetup -d {node}; rm -f {node}p1 {}", dir.display(), image.display())).unwrap();
+    disk::sh(&format!(
+        "umount {}; delpart {node} 1; losetup -d {node}; rm -f {node}p1 {}",
+        dir.display(),
+        image.display()
+    ))
+    .unwrap();
 }
 
 /// md is limited itself.

@@ -12,6 +12,7 @@ mod docker;
 mod exec;
 mod hooks;
 mod killed;
+mod knobs;
 mod lifecycle;
 mod namespaces;
 mod process;

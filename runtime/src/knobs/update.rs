@@ -22,8 +22,8 @@ use super::stats;
 use crate::cli;
 use crate::error::{Context, Result};
 
-use journal::Journal;
 pub use journal::recover;
+use journal::Journal;
 
 /// What was asked of `update`, read and checked.
 #[derive(Debug, Default)]
@@ -176,9 +176,8 @@ fn keep_split(cgroup: &Cgroup, before: &Saved, new: &mut Limits) {
     let totals = new.totals.all().into_iter().enumerate().filter(|(_, total)| total.is_some());
     for (index, device) in totals.flat_map(|(index, _)| new.shared.iter().map(move |d| (index, *d))) {
         let held = present.iter().find(|(d, _)| *d == device).and_then(|(_, rates)| rates[index]);
-        let own = new.placed.iter().find(|p| {
-            p.device == device && limits::throttle_index(&p.knob) == Some(index)
-        });
+        let own =
+            new.placed.iter().find(|p| p.device == device && limits::throttle_index(&p.knob) == Some(index));
         if let Some(held) = held {
             let rate = own.and_then(|p| p.amount).map_or(held, |own| own.min(held));
             upsert(throttles(new.resources.block_io.get_or_insert_default(), index), device, rate);
@@ -232,7 +231,9 @@ pub fn update(
     let mut all = Transaction::new();
     if let Some(unit) = &subject.location.unit {
         // What only the files know is lost at systemd's next daemon-reload.
-        if let Some(step) = PropertyStep::new(unit, subject.location.mode, &new.of_unit(subject.location.mode))? {
+        if let Some(step) =
+            PropertyStep::new(unit, subject.location.mode, &new.of_unit(subject.location.mode))?
+        {
             all.step(step);
         }
     }

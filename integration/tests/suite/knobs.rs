@@ -1,0 +1,725 @@
+//! `update` happens whole or not at all, the layers of knobs, and how they are seen.
+
+use integration::disk::{self, sh};
+use integration::host::{self, Cgroups};
+use integration::{eventually, skip, Container, Out, Peer, Run};
+use serde_json::{json, Value};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// Skips where the question makes no sense to another runtime.
+macro_rules! ours {
+    () => {
+        if integration::peer() != Peer::Hydra {
+            skip!("knobs are ours");
+        }
+    };
+}
+
+fn annotated(c: Container, annotations: &[(&str, &str)]) -> Container {
+    c.with(|config| {
+        for (key, value) in annotations {
+            config["annotations"][*key] = Value::from(*value);
+        }
+    })
+}
+
+fn v2() -> bool {
+    host::cgroups() == Cgroups::V2
+}
+
+/// Memory's limit as the kernel has it.
+fn memory(c: &Container) -> String {
+    let file = if v2() { "memory.max" } else { "memory.limit_in_bytes" };
+    c.cgroup_file("memory", file).expect("memory")
+}
+
+fn pids(c: &Container) -> String {
+    c.cgroup_file("pids", "pids.max").expect("pids")
+}
+
+/// `update` with global options of its own.
+fn update(c: &Container, args: &[&str]) -> Out {
+    let mut all = vec!["update"];
+    all.extend(args);
+    all.push(&c.id);
+    c.verb(&all)
+}
+
+/// Every file that limits something, in every hierarchy.
+fn files(c: &Container) -> BTreeMap<PathBuf, String> {
+    const CHANGING: [&str; 6] = [".stat", "usage", ".events", ".current", ".peak", "pressure"];
+    let mut found = BTreeMap::new();
+    for dir in host::cgroup_dirs(&c.cgroup()) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let limit = [
+                "max",
+                "limit",
+                "throttle.read",
+                "throttle.write",
+                "quota",
+                "period",
+                "shares",
+                "weight",
+                "low",
+                "high",
+                "cpus",
+                "mems",
+                "burst",
+            ];
+            let wanted = limit.iter().any(|part| name.contains(part))
+                && !CHANGING.iter().any(|part| name.contains(part));
+            if let (true, Ok(text)) = (wanted && !name.contains("max_usage"), fs::read_to_string(&path)) {
+                found.insert(path, text);
+            }
+        }
+    }
+    found
+}
+
+/// What the runtime believes: each knob, what was asked, what the kernel says.
+fn inspected(c: &Container) -> Value {
+    c.verb(&["inspect", "--json", &c.id]).ok().json()[0]["knobs"].clone()
+}
+
+/// A container with a network of its own, a veth into it and a disk to limit.
+struct Rig {
+    c: Container,
+    node: String,
+    image: PathBuf,
+}
+
+impl Rig {
+    fn new(name: &str) -> Result<Rig, String> {
+        let (image, node) = disk::image(16)?;
+        let c = annotated(
+            Container::sleeping(name),
+            &[("hydra.net.ingress-rate", "80mbit")],
+        )
+        .up();
+        let (pid, host, peer) = (c.pid(), format!("hk{}", c.pid()), format!("hp{}", c.pid()));
+        sh(&format!("ip link add {host} type veth peer name {peer} netns {pid} && ip link set {host} up"))?;
+        Ok(Rig { c, node, image })
+    }
+
+    /// One update that names cgroup, block IO and network knobs.
+    fn flags(&self) -> Vec<String> {
+        let blkio = format!("{}=3MB", self.node);
+        let flags = [
+            "--memory-limit",
+            "96MiB",
+            "--pids-limit",
+            "77",
+            "--cpu-max",
+            "50000 100000",
+            "--blkio-write-bps",
+            &blkio,
+            "--net-egress-rate",
+            "20mbit",
+            "--net-ingress-rate",
+            "30mbit",
+            "--net-ingress-mode",
+            "queue",
+        ];
+        flags.map(String::from).to_vec()
+    }
+
+    /// What sets everything back.
+    fn back(&self) {
+        let unset = [
+            "memory.limit",
+            "cpu.max",
+            "blkio.write-bps",
+            "net.egress-rate",
+            "net.ingress-rate",
+            "net.ingress-mode",
+        ];
+        let held = inspected(&self.c);
+        let operator = |knob: &str| {
+            held.as_array().into_iter().flatten().any(|r| r["knob"] == knob && r["from"] == "operator")
+        };
+        let mut args = vec!["--pids-limit", "90"];
+        unset.iter().filter(|k| operator(k)).for_each(|k| args.extend(["--unset", k]));
+        update(&self.c, &args).ok();
+    }
+
+    /// The program under strace, which does `inject` to it; not waited for longer than the program.
+    fn under_strace(&self, inject: &[&str], log: &Path) -> Out {
+        let mut args = vec!["-f".to_string(), "-qq".into(), "-o".into(), log.display().to_string()];
+        for rule in inject {
+            args.extend(["-e".to_string(), rule.to_string()]);
+        }
+        let run =
+            Run::new("strace").args(&args).args([host::runtime()]).args(["--root"]).args([&self.c.root]);
+        let run = if host::systemd_driver() { run.args(["--systemd-cgroup"]) } else { run };
+        run.args(["update"]).args(self.flags()).args([&self.c.id]).out()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = sh(&format!("losetup -d {}; rm -f {}", self.node, self.image.display()));
+    }
+}
+
+/// The calls by which `update` changes anything, and how often it makes each.
+fn changing_calls(rig: &Rig) -> Vec<(String, usize)> {
+    const CALLS: [&str; 11] = [
+        "write",
+        "bpf",
+        "sendto",
+        "sendmsg",
+        "rename",
+        "renameat",
+        "renameat2",
+        "unlink",
+        "unlinkat",
+        "openat",
+        "writev",
+    ];
+    let log = rig.c.bundle.dir.join("calls");
+    rig.under_strace(&[], &log).ok();
+    rig.back();
+    let text = fs::read_to_string(&log).unwrap();
+    let count = |call: &str| {
+        text.lines()
+            .filter(|l| {
+                l.split_once(' ').is_some_and(|(_, l)| l.trim_start().starts_with(&format!("{call}(")))
+            })
+            .count()
+    };
+    CALLS.iter().map(|call| (call.to_string(), count(call))).filter(|(_, n)| *n > 0).collect()
+}
+
+/// Everything as it was before, or everything as asked, and the state says which.
+#[track_caller]
+fn whole(
+    rig: &Rig,
+    old: &(BTreeMap<PathBuf, String>, Value),
+    new: &(BTreeMap<PathBuf, String>, Value),
+    what: &str,
+) -> bool {
+    let state = inspected(&rig.c);
+    let files = files(&rig.c);
+    let is_new = state == new.1;
+    assert!(
+        is_new || state == old.1,
+        "{what}: neither the old state nor the new: {state}\nold {}\nnew {}",
+        old.1,
+        new.1
+    );
+    let wanted = if is_new { &new.0 } else { &old.0 };
+    for (path, text) in wanted {
+        assert_eq!(
+            files.get(path),
+            Some(text),
+            "{what}: the state is {}, but {}",
+            if is_new { "new" } else { "old" },
+            path.display()
+        );
+    }
+    is_new
+}
+
+fn rig(name: &str) -> Result<(Rig, Vec<(String, usize)>), String> {
+    if !Path::new("/usr/bin/strace").exists() {
+        return Err("needs strace".into());
+    }
+    let rig = Rig::new(name)?;
+    let calls = changing_calls(&rig);
+    Ok((rig, calls))
+}
+
+/// What is before and after an undisturbed update.
+fn ends(rig: &Rig) -> [(BTreeMap<PathBuf, String>, Value); 2] {
+    rig.back();
+    let old = (files(&rig.c), inspected(&rig.c));
+    let flags = rig.flags();
+    update(&rig.c, &flags.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+    let new = (files(&rig.c), inspected(&rig.c));
+    rig.back();
+    assert_eq!(old.1, inspected(&rig.c));
+    assert!(old.0 != new.0 && old.1 != new.1);
+    [old, new]
+}
+
+/// Each call that writes fails in turn: cgroup files, BPF, tc, systemd's socket, the journal, the state.
+#[test]
+fn every_write_fails_in_turn() {
+    ours!();
+    let (rig, calls) = match rig("fails") {
+        Ok(made) => made,
+        Err(why) => skip!("{why}"),
+    };
+    let [old, new] = ends(&rig);
+    let log = rig.c.bundle.dir.join("log");
+    let (mut failed, mut tried) = (0, 0);
+    for (call, count) in &calls {
+        // Opening is looked at by hand below: most of it is reading.
+        for n in (1..=*count).filter(|_| call != "openat") {
+            tried += 1;
+            let out = rig.under_strace(&[&format!("inject={call}:error=EIO:when={n}")], &log);
+            let what = format!("{call} {n} of {count} fails");
+            let complete = whole(&rig, &old, &new, &what);
+            // The one that may fail after the fact is the removal of the journal, and a line on standard output.
+            assert!(out.code != 0 || complete, "{what}: succeeded, and nothing changed: {out}");
+            assert!(
+                !complete || out.code == 0 || call.starts_with("unlink") || call == "write",
+                "{what}: failed, and all is changed: {out}"
+            );
+            failed += usize::from(out.code != 0);
+            if complete {
+                rig.back();
+            }
+        }
+    }
+    println!("FIGURE update: {failed} of {tried} calls made to fail, each left the whole or nothing");
+    assert!(failed >= 10, "{failed} of {tried}: {calls:?}");
+}
+
+/// Killed at each call that changes something: the next command finds the old state or the new one, and the kernel
+/// agrees with it.
+#[test]
+fn killed_at_any_write() {
+    ours!();
+    let (rig, calls) = match rig("killed") {
+        Ok(made) => made,
+        Err(why) => skip!("{why}"),
+    };
+    let [old, new] = ends(&rig);
+    let log = rig.c.bundle.dir.join("log");
+    let (mut halves, mut complete) = (0, 0);
+    for (call, count) in &calls {
+        let step = if host::quick() || call == "openat" { (count / 8).max(1) } else { 1 };
+        for n in (1..=*count).step_by(step) {
+            rig.under_strace(&[&format!("inject={call}:signal=KILL:when={n}")], &log);
+            match whole(&rig, &old, &new, &format!("killed at {call} {n} of {count}")) {
+                true => complete += 1,
+                false => halves += 1,
+            }
+            rig.back();
+        }
+    }
+    println!("FIGURE update killed {} times: {halves} taken back, {complete} complete", halves + complete);
+    assert!(halves > 10 && complete > 0, "{calls:?}");
+}
+
+/// Updates at the same time come one after the other: what one of them wrote is never mixed with another's.
+#[test]
+fn updates_serialise() {
+    ours!();
+    let c = Container::sleeping("many").up();
+    std::thread::scope(|scope| {
+        for n in 1..=8u64 {
+            let c = &c;
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    update(c, &["--memory", &format!("{}M", 32 * n), "--pids-limit", &(32 * n).to_string()])
+                        .ok();
+                }
+            });
+        }
+    });
+    let (memory, pids): (u64, u64) = (memory(&c).parse().unwrap(), pids(&c).parse().unwrap());
+    assert_eq!(memory, pids << 20);
+}
+
+#[test]
+fn a_lock_that_is_held_is_an_error_after_a_while() {
+    ours!();
+    let c = Container::sleeping("lock").up();
+    let dir = fs::File::open(c.root.join(&c.id)).unwrap();
+    let held = nix::fcntl::Flock::lock(dir, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    let text =
+        format!("another command has been changing container {} for 10 s: wait for it or end it", c.id);
+    let before = memory(&c);
+    update(&c, &["--memory", "64M"]).fails_with(&text);
+    assert_eq!(memory(&c), before);
+    let _ = held.as_fd();
+    drop(held);
+    update(&c, &["--memory", "64M"]).ok();
+}
+
+/// /dev/null opens all the time, and the container is never frozen.
+#[test]
+fn an_update_never_stops_the_container() {
+    ours!();
+    let script = "n=0; while :; do : >/dev/null || echo denied; n=$((n+1)); echo $n >/tmp/n; done";
+    let c = annotated(Container::sh("null", script), &[("hydra.cpu.weight", "100")]).up();
+    let counted = || {
+        let text = fs::read_to_string(c.bundle.rootfs().join("tmp/n")).unwrap_or_default();
+        text.trim().parse::<u64>().unwrap_or(0)
+    };
+    eventually("the loop runs", || counted() > 0);
+    let before = counted();
+    for n in 0..30 {
+        update(&c, &["--pids-limit", &(50 + n).to_string(), "--cpu-weight", &(50 + n).to_string()]).ok();
+    }
+    eventually("the loop runs on", || counted() > before);
+    assert_eq!(c.output(), "", "an open was denied");
+    if Path::new("/usr/bin/strace").exists() {
+        let log = c.bundle.dir.join("log");
+        let run = Run::new("strace")
+            .args(["-f", "-qq", "-o"])
+            .args([&log])
+            .args(["-e", "trace=openat,write,kill,bpf"]);
+        run.args([host::runtime()])
+            .args(["--root"])
+            .args([&c.root])
+            .args(["update", "--pids-limit", "40", &c.id])
+            .ok();
+        let text = fs::read_to_string(&log).unwrap();
+        let stops = ["freezer", "cgroup.freeze", "devices.", "SIGSTOP", "PROG_ATTACH"];
+        let found: Vec<_> =
+            text.lines().filter(|l| !l.contains("O_RDONLY") && stops.iter().any(|s| l.contains(s))).collect();
+        assert!(found.is_empty(), "{found:?}");
+    }
+}
+
+/// A file of classes of the test's own.
+fn classes(c: &Container, text: &str) -> PathBuf {
+    let path = c.bundle.dir.join("hydra.toml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// The runtime with a class file; the verb comes next.
+fn with_config(c: &Container, config: &Path) -> Run {
+    c.runtime().args(["--config".as_ref(), config.as_os_str()])
+}
+
+#[track_caller]
+fn up_with(c: &Container, config: &Path, flags: &[&str]) {
+    c.bundle.write();
+    let verb = with_config(c, config).args(flags).args(["create", "--bundle"]).args([&c.bundle.dir]);
+    verb.args([&c.id]).stdout_to(c.bundle.dir.join("out")).ok();
+    c.start().ok();
+}
+
+/// Layers, weakest first: the configuration, the default class, the class, annotations, the operator. Engines'
+/// updates, which know nothing of knobs, change the weakest alone.
+#[test]
+fn layers_and_engines() {
+    ours!();
+    let c = annotated(Container::sleeping("layers"), &[("hydra.class", "gold"), ("hydra.cpu.weight", "200")]);
+    let c = c.with(|config| config["linux"]["resources"]["pids"] = json!({ "limit": 111 }));
+    let config = classes(&c, "[class.bronze.pids]\nlimit = 50\n[class.bronze.memory]\nlimit = \"32MiB\"\n[class.gold.memory]\nlimit = \"64MiB\"\n");
+    up_with(&c, &config, &["--default-class", "bronze"]);
+    assert_eq!((pids(&c), memory(&c)), ("50".into(), (64u64 << 20).to_string()));
+    // docker update, containerd's Update: JSON on standard input.
+    let json = r#"{"memory":{"limit":16777216},"pids":{"limit":7},"cpu":{"shares":2048}}"#;
+    let verb = c.runtime().args(["update", "--resources", "-", &c.id]).stdin(json);
+    verb.ok();
+    assert_eq!(
+        (pids(&c), memory(&c)),
+        ("50".into(), (64u64 << 20).to_string()),
+        "an engine's update undid a class"
+    );
+    let weight = if v2() { "200".to_string() } else { "2048".into() };
+    let file = if v2() { "cpu.weight" } else { "cpu.shares" };
+    assert_eq!(c.cgroup_file("cpu", file), Some(weight));
+    // The operator's word is the strongest, and goes.
+    update(&c, &["--memory-limit", "96MiB"]).ok();
+    assert_eq!(memory(&c), (96u64 << 20).to_string());
+    update(&c, &["--unset", "memory.limit"]).ok();
+    assert_eq!(memory(&c), (64u64 << 20).to_string());
+    update(&c, &["--unset", "memory.limit"])
+        .fails_with("'memory.limit' is not set by the operator: it comes from the class gold");
+    update(&c, &["--class", "bronze"]).ok();
+    assert_eq!(memory(&c), (32u64 << 20).to_string());
+    // Without any class the engine's update shows.
+    update(&c, &["--annotation", "hydra.pids.limit=60"]).ok();
+    assert_eq!(pids(&c), "60");
+    update(&c, &["--class", "lead"]).fails_with("class: 'lead' is not defined; allowed: bronze, gold");
+    let rows = inspected(&c);
+    let row = rows.as_array().unwrap().iter().find(|r| r["knob"] == "pids.limit").unwrap().clone();
+    assert_eq!(
+        (row["asked"].as_str(), row["from"].as_str(), row["effective"].as_str()),
+        (Some("60"), Some("annotation"), Some("60"))
+    );
+}
+
+/// `--reload` applies changed classes to those that run in them; `--select` and several IDs.
+#[test]
+fn many_containers_at_once() {
+    ours!();
+    let (a, b, other) = (Container::sleeping("ra"), Container::sleeping("rb"), Container::sleeping("rc"));
+    // One root for all three, as an engine has it.
+    let text = |limit: u32| format!("[class.gold.pids]\nlimit = {limit}\n[class.silver.pids]\nlimit = 30\n");
+    let config = classes(&a, &text(40));
+    let root = a.root.to_str().unwrap().to_string();
+    let run = |args: &[&str]| {
+        Run::new(host::runtime()).args(["--root", &root, "--config"]).args([&config]).args(args)
+    };
+    let run = |args: &[&str]| {
+        if host::systemd_driver() {
+            run(&[]).args(["--systemd-cgroup"]).args(args)
+        } else {
+            run(args)
+        }
+    };
+    for (c, class) in [(&a, "gold"), (&b, "gold"), (&other, "silver")] {
+        c.bundle.write();
+        let dir = c.bundle.dir.to_str().unwrap();
+        run(&["create", "--class", class, "--bundle", dir, &c.id]).stdout_to(c.bundle.dir.join("out")).ok();
+        run(&["start", &c.id]).ok();
+    }
+    fs::write(&config, text(45)).unwrap();
+    let report = run(&["update", "--reload", "--json"]).ok().json();
+    assert_eq!(report.as_array().unwrap().len(), 3);
+    for entry in report.as_array().unwrap() {
+        let changes = entry["changes"].as_array().unwrap().len();
+        assert_eq!(changes, usize::from(entry["id"] != other.id.as_str()), "{entry}");
+    }
+    assert_eq!([pids(&a), pids(&b), pids(&other)], ["45", "45", "30"]);
+    run(&["update", "--select", "class=gold", "--memory-limit", "64MiB"]).ok();
+    let limited = (64u64 << 20).to_string();
+    assert!(memory(&a) == limited && memory(&b) == limited && memory(&other) != limited);
+    run(&["update", "--pids-limit", "21", &a.id, &other.id]).ok();
+    assert_eq!([pids(&a), pids(&b), pids(&other)], ["45", "45", "30"], "a class outvotes runc's flag");
+    run(&["update", "--cpu-weight", "50", &a.id, &other.id]).ok();
+    let rows = |c: &Container| run(&["inspect", "--json", &c.id]).ok().json()[0]["knobs"].to_string();
+    assert!(
+        rows(&a).contains("cpu.weight")
+            && !rows(&b).contains("cpu.weight")
+            && rows(&other).contains("cpu.weight")
+    );
+    let listed = run(&["list", "--long"]).ok().stdout;
+    assert!(listed.lines().any(|l| l.starts_with(&a.id) && l.contains("gold")), "{listed}");
+    [&a, &b, &other].iter().for_each(|c| drop(run(&["delete", "--force", &c.id]).ok()));
+}
+
+/// Without `--root`: prefixes and Docker's names, in the roots of all engines.
+#[test]
+fn containers_by_what_people_call_them() {
+    ours!();
+    let c = Container::sleeping("named");
+    let (id, twin) =
+        (format!("ab12{:060x}", std::process::id()), format!("ab12{:059x}f", std::process::id()));
+    c.bundle.write();
+    let scratch = c.bundle.dir.display().to_string();
+    // Engines' directories of the test's own, in a mount namespace of its own.
+    let script = format!(
+        "set -e; mkdir -p /run/docker /var/lib/docker /run/containerd; for d in /run/docker /var/lib/docker /run/containerd; do mount -t tmpfs tmpfs $d; done
+        mkdir -p /run/docker/runtime-runc/moby /run/containerd/runc/k8s.io /var/lib/docker/containers/{id}
+        echo '{{\"ID\":\"{id}\",\"Name\":\"/web\"}}' >/var/lib/docker/containers/{id}/config.v2.json
+        cd {scratch}
+        $R --root /run/docker/runtime-runc/moby run -d {id} >/dev/null 2>&1 </dev/null
+        sed -i 's/{c}/{c}-twin/' config.json
+        $R --root /run/containerd/runc/k8s.io run -d {twin} >/dev/null 2>&1 </dev/null
+        trap '$R --root /run/docker/runtime-runc/moby delete -f {id}; $R --root /run/containerd/runc/k8s.io delete -f {twin}' EXIT
+        $R update --pids-limit 31 web
+        $R inspect --json web >inspected
+        $R update --pids-limit 32 {id}
+        $R update --pids-limit 33 {twin_prefix}
+        $R list >table; $R list -f json >json
+        $R update --pids-limit 34 ab12 2>ambiguous && exit 9
+        $R --root /run/docker/runtime-runc/moby update --pids-limit 34 web 2>exact && exit 9
+        $R --root /run/docker/runtime-runc/moby list >plain
+        true",
+        c = c.id,
+        twin_prefix = &twin[..64],
+    );
+    // A systemd unit's name must be new.
+    let run = Run::new("unshare").args(["-m", "sh", "-c", &script]);
+    let program = match host::systemd_driver() {
+        true => format!("{} --systemd-cgroup", host::runtime().display()),
+        false => host::runtime().display().to_string(),
+    };
+    run.env("R", &program).patient(2).ok();
+    let text = |name: &str| fs::read_to_string(c.bundle.dir.join(name)).unwrap();
+    assert!(text("inspected").contains(&format!("\"id\":\"{id}\"")), "{}", text("inspected"));
+    let ambiguous = text("ambiguous");
+    assert!(
+        ambiguous.contains("ab12 is ambiguous: ")
+            && ambiguous.contains(&format!("moby/{id}"))
+            && ambiguous.contains(&format!("k8s.io/{twin}")),
+        "{ambiguous}"
+    );
+    assert!(text("exact").contains("container does not exist"), "{}", text("exact"));
+    let table = text("table");
+    assert!(table.starts_with("ID ") && table.contains("MONITOR"), "{table}");
+    assert!(
+        table.lines().any(|l| l.starts_with("ab12") && l.contains(" web ") && l.contains(" running ")),
+        "{table}"
+    );
+    assert!(text("plain").starts_with("ID ") && text("plain").contains("OWNER"), "{}", text("plain"));
+    let json: Value = serde_json::from_str(&text("json")).unwrap();
+    let ours = json.as_array().unwrap().iter().find(|e| e["id"] == id.as_str()).unwrap().clone();
+    assert_eq!(ours["name"], "web");
+    assert_eq!(ours["root"], "/run/docker/runtime-runc/moby");
+    assert!(ours["since"].is_string() && ours["status"] == "running", "{ours}");
+}
+
+/// Bad input: one line that names the knob, the value and what is allowed, and nothing is changed.
+#[test]
+fn bad_input_changes_nothing() {
+    ours!();
+    let c = Container::sleeping("bad").up();
+    let before = files(&c);
+    for (args, text) in [
+        (&["--blkio-write-bps", "10mbps"][..], "blkio.write-bps: '10mbps' is ambiguous"),
+        (&["--memory-limit", "64MiB", "--blkio-write-bps", "/nowhere=1MB"], "/nowhere"),
+        (&["--pids-limit", "40", "--blkio-write-bps", "/proc=1MB"], "proc has no block device"),
+        (&["--blkio-write-bps", "9:77=1MB"], "there is no block device 9:77"),
+        (&["--cgroup-file", "memory.nothing=1"], "memory.nothing"),
+        (&["--cgroup-file", "nothing.max=1"], "this host has no cgroup controller nothing"),
+        (&["--cgroup-file", "cgroup.procs=1"], "cgroup.procs is not a limit"),
+        (&["--cgroup-file", "../x.y=1"], "is not the name of a controller's file"),
+        (&["--unset", "pids.limit"], "'pids.limit' is not set by the operator: nobody set it"),
+        (
+            &["--annotation", "com.x=1"],
+            "'com.x' can't be changed on a running container; allowed: hydra.KNOB",
+        ),
+        (&["--class", "a b"], "class"),
+    ] {
+        let out = update(&c, args).fails_with(text);
+        assert_eq!(out.stderr.trim_end().lines().count(), 1, "{out}");
+        assert_eq!(files(&c), before, "{args:?}");
+    }
+    for (key, value, text) in [
+        ("hydra.blkio.write-bps", "10k", "annotation: blkio.write-bps: '10k'"),
+        ("hydra.blkio.wirte-bps", "10kB", "annotation: unknown knob blkio.wirte-bps"),
+        ("hydra.class", "none", "class: 'none' is not defined"),
+        ("hydra.cgroup.memory.nothing", "1", "memory.nothing"),
+    ] {
+        let c = annotated(Container::sleeping("badnote"), &[(key, value)]);
+        c.create().fails_with(text);
+        assert_eq!(c.leftovers(), Vec::<String>::new(), "{key}");
+    }
+}
+
+/// `--dry-run` says what `update` then does.
+#[test]
+fn a_dry_run_prints_the_plan() {
+    ours!();
+    let c = Container::sleeping("dry").up();
+    let before = files(&c);
+    let flags = ["--memory-limit", "64MiB", "--pids-limit", "33", "--json"];
+    let plan = |extra: &[&str]| {
+        let out = update(&c, &[&flags[..], extra].concat()).ok().json();
+        let each =
+            |change: &Value| [change["target"].clone(), change["old"].clone(), change["asked"].clone()];
+        out[0]["changes"].as_array().unwrap().iter().map(each).collect::<Vec<_>>()
+    };
+    let planned = plan(&["--dry-run"]);
+    assert_eq!(files(&c), before, "a dry run changed something");
+    assert!(planned.len() >= 2);
+    assert_eq!(planned, plan(&[]));
+    let text = update(&c, &["--dry-run", "--pids-limit", "34"]).ok().stdout;
+    assert!(text.contains("pids.max: 33 -> 34"), "{text}");
+    // What the kernel rounds is said: it counts pages.
+    let text = update(&c, &["--memory-limit", "67108865"]).ok().stdout;
+    assert!(text.contains("asked 67108865, the kernel made it 67108864"), "{text}");
+}
+
+/// Flags of `create` and `run`, raw files, JSON.
+#[test]
+fn four_ways_to_say_it() {
+    ours!();
+    let raw = if v2() { "memory.high" } else { "memory.soft_limit_in_bytes" };
+    let c = Container::sleeping("ways");
+    let file = format!("{raw}=50331648");
+    c.create_with(&["--pids-limit", "44", "--memory-limit", "64MiB", "--cgroup-file", &file]).ok();
+    c.start().ok();
+    let held = |c: &Container| [pids(c), memory(c), c.cgroup_file("memory", raw).unwrap()];
+    assert_eq!(held(&c), ["44".to_string(), (64u64 << 20).to_string(), (48u64 << 20).to_string()]);
+    let json = json!({ "hydra": { "memory.limit": "80MiB", "pids.limit": null, format!("cgroup.{raw}"): (40 << 20) } });
+    c.runtime().args(["update", "--resources", "-", &c.id]).stdin(json.to_string()).ok();
+    assert_eq!(held(&c)[1..], [(80u64 << 20).to_string(), (40u64 << 20).to_string()]);
+    assert_eq!(pids(&c), "max");
+    let key = format!("hydra.cgroup.{raw}");
+    let d = annotated(Container::sleeping("raw"), &[(&key, "50331648"), ("hydra.pids.limit", "44")]).up();
+    assert_eq!(
+        [pids(&d), d.cgroup_file("memory", raw).unwrap()],
+        ["44".to_string(), (48u64 << 20).to_string()]
+    );
+}
+
+/// `stats` in its three forms.
+#[test]
+fn stats_show_use_and_limits() {
+    ours!();
+    let c = annotated(
+        Container::sleeping("stats"),
+        &[("hydra.memory.limit", "64MiB"), ("hydra.net.egress-rate", "8mbit")],
+    )
+    .up();
+    let json = c.verb(&["stats", "--once", "--json", &c.id]).ok().json();
+    assert_eq!(json[0]["memoryLimit"], 64 << 20, "{json}");
+    assert!(json[0]["network"]["egress"].is_object() && json[0]["pids"] == 1, "{json}");
+    let table = c.verb(&["stats", "--once", &c.id]).ok().stdout;
+    assert!(
+        table.starts_with("CONTAINER") && table.contains("NET OUT") && table.contains("67.1MB"),
+        "{table}"
+    );
+    let text = c.verb(&["stats", "--format", "prometheus", &c.id]).ok().stdout;
+    assert!(
+        text.contains("# TYPE hydra_memory_limit_bytes gauge")
+            && text.contains(&format!("hydra_memory_limit_bytes{{id=\"{}\"", c.id)),
+        "{text}"
+    );
+}
+
+/// Where systemd owns the cgroups, limits are properties of the unit too, and outlive a reload.
+#[test]
+fn limits_outlive_daemon_reload() {
+    ours!();
+    if !host::systemd_driver() {
+        skip!("needs systemd as the cgroup driver");
+    }
+    let (image, node) = disk::image(16).expect("a loop device");
+    let blkio = format!("{node}=3MB");
+    let mut annotations = vec![
+        ("hydra.memory.limit", "64MiB"),
+        ("hydra.pids.limit", "44"),
+        ("hydra.net.egress-rate", "8mbit"),
+        ("hydra.blkio.write-bps", &blkio),
+    ];
+    if v2() {
+        annotations.extend([("hydra.memory.high", "60MiB"), ("hydra.cgroup.memory.low", "1048576")]);
+    }
+    let c = annotated(Container::sleeping("reload"), &annotations).up();
+    let asked = files(&c);
+    let reload = |what: &str, wanted: &BTreeMap<PathBuf, String>| {
+        sh("systemctl daemon-reload").unwrap();
+        // systemd applies the properties of a unit again when something about it changes.
+        sh(&format!(
+            "systemctl set-property --runtime hydratest-{}.scope Description=x 2>/dev/null; true",
+            c.id
+        ))
+        .unwrap();
+        for (path, text) in wanted {
+            assert_eq!(fs::read_to_string(path).ok().as_ref(), Some(text), "{what}: {}", path.display());
+        }
+    };
+    reload("as created", &asked);
+    let second = format!("{node}=5MB");
+    let mut flags = vec![
+        "--memory-limit",
+        "96MiB",
+        "--pids-limit",
+        "55",
+        "--cpu-max",
+        "12345 100000",
+        "--blkio-write-bps",
+        &second,
+    ];
+    if v2() {
+        flags.extend(["--memory-high", "80MiB"]);
+    }
+    update(&c, &flags).ok();
+    let updated = files(&c);
+    assert!(updated != asked && memory(&c) == (96u64 << 20).to_string());
+    let unit = format!("hydratest-{}.scope", c.id);
+    let name = if v2() { "MemoryMax" } else { "MemoryLimit" };
+    assert_eq!(sh(&format!("systemctl show --value -p {name} {unit}")).unwrap(), (96u64 << 20).to_string());
+    reload("after update", &updated);
+    c.delete_force().ok();
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+    sh(&format!("losetup -d {node}; rm -f {}", image.display())).unwrap();
+}
