@@ -74,8 +74,12 @@ impl Cgroup {
         let ids = bpf::query(self.at(), attach_type).map_err(explain)?;
         let mut found = Vec::new();
         for id in ids {
-            // It may be gone in between.
-            let Ok(prog) = bpf::prog_by_id(id) else { continue };
+            let prog = match bpf::prog_by_id(id) {
+                Ok(prog) => prog,
+                // It may be gone in between. Any other failure must not look as if nothing was attached.
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => continue,
+                Err(e) => return Err(e).with_context(|| format!("opening the program {id} of the cgroup")),
+            };
             let (name, map) = bpf::prog_info(prog.as_fd()).with_context(what)?;
             if let (true, Some(map)) = (name.starts_with(NAME_PREFIX), map) {
                 found.push((prog, map));
