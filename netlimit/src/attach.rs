@@ -4,19 +4,16 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crate::bpf::program::Program;
+use crate::bpf::program::{Program, NAME_PREFIX};
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::{explain, State};
 use crate::sys::bpf::{self, At, AttachType, ProgType};
 use crate::sys::net;
 
-/// The programs' names, by which people (and we) know them in `bpftool cgroup show`.
-const NAME_PREFIX: &str = "hydra_net_";
-
-const ON_CGROUP: [(Program, ProgType, AttachType, &str); 3] = [
-    (Program::CgroupEgress, ProgType::CgroupSkb, AttachType::CgroupEgress, "hydra_net_out"),
-    (Program::CgroupIngress, ProgType::CgroupSkb, AttachType::CgroupIngress, "hydra_net_in"),
-    (Program::SocketTags, ProgType::CgroupSock, AttachType::CgroupSockCreate, "hydra_net_sock"),
+const PLACES: [(ProgType, AttachType); 3] = [
+    (ProgType::CgroupSkb, AttachType::CgroupEgress),
+    (ProgType::CgroupSkb, AttachType::CgroupIngress),
+    (ProgType::CgroupSock, AttachType::CgroupSockCreate),
 ];
 
 /// Loads a program. If the kernel refuses it, the error ends with the verifier's last words.
@@ -24,10 +21,10 @@ pub fn load(
     program: Program,
     kind: ProgType,
     attach_type: Option<AttachType>,
-    name: &str,
     state: &State,
 ) -> Result<OwnedFd> {
     let insns = program.assemble(bpf::map_number(&state.map()));
+    let name = &program.name();
     bpf::load(name, kind, attach_type, &insns, None).map_err(|e| {
         if e.raw_os_error() == Some(libc::EPERM) {
             return explain(e);
@@ -68,8 +65,8 @@ impl Cgroup {
         At::Cgroup(self.directory.as_fd())
     }
 
-    /// Our programs of one kind that are attached here, with their map.
-    fn ours(&self, attach_type: AttachType) -> Result<Vec<(OwnedFd, u32)>> {
+    /// Our programs of one kind that are attached here, with their names and maps.
+    fn ours(&self, attach_type: AttachType) -> Result<Vec<(OwnedFd, String, u32)>> {
         let what = || "asking for the programs of the cgroup".to_string();
         let ids = bpf::query(self.at(), attach_type).map_err(explain)?;
         let mut found = Vec::new();
@@ -82,7 +79,7 @@ impl Cgroup {
             };
             let (name, map) = bpf::prog_info(prog.as_fd()).with_context(what)?;
             if let (true, Some(map)) = (name.starts_with(NAME_PREFIX), map) {
-                found.push((prog, map));
+                found.push((prog, name, map));
             }
         }
         Ok(found)
@@ -90,7 +87,7 @@ impl Cgroup {
 
     /// The state of the limits attached here.
     pub fn state(&self) -> Result<Option<State>> {
-        for (_, map) in self.ours(AttachType::CgroupEgress)? {
+        for (_, _, map) in self.ours(AttachType::CgroupEgress)? {
             if let Some(state) = State::by_id(map)? {
                 return Ok(Some(state));
             }
@@ -98,37 +95,42 @@ impl Cgroup {
         Ok(None)
     }
 
-    /// Attaches what is missing: both directions, and the sockets' tags if there are any.
+    /// Attaches what is missing: both directions, and the sockets' tags if there are any. A program that can't do
+    /// all that is asked for by now is replaced, with no packet in between that no program sees.
     pub fn attach(&self, state: &State) -> Result<()> {
-        for (program, kind, attach_type, name) in ON_CGROUP {
-            if program == Program::SocketTags && !state.has_tags() {
+        let features = state.features();
+        let programs =
+            [Program::CgroupEgress(features), Program::CgroupIngress(features), Program::SocketTags];
+        for (program, (kind, attach_type)) in programs.into_iter().zip(PLACES) {
+            if program == Program::SocketTags && !features.tags {
                 continue;
             }
-            if self.ours(attach_type)?.iter().any(|(_, map)| *map == state.id()) {
+            let ours = self.ours(attach_type)?.into_iter().find(|(_, _, map)| *map == state.id());
+            if ours.as_ref().is_some_and(|(_, name, _)| program.is_served_by(name)) {
                 continue;
             }
-            let prog = load(program, kind, Some(attach_type), name, state)?;
-            bpf::attach(self.at(), prog.as_fd(), attach_type, bpf::ALLOW_MULTI).map_err(|e| {
-                match e.raw_os_error() {
-                    Some(libc::EPERM) => Error::new(
-                        Kind::Busy,
-                        format!(
-                            "{name}: a program attached to a cgroup further up allows no other beside it"
-                        ),
-                    ),
-                    _ => Error::from(e).context(format!("attaching {name} to the cgroup")),
-                }
+            let prog = load(program, kind, Some(attach_type), state)?;
+            let old = ours.as_ref().map(|(prog, ..)| prog.as_fd());
+            let name = program.name();
+            bpf::attach(self.at(), prog.as_fd(), attach_type, bpf::ALLOW_MULTI, old).map_err(|e| match e
+                .raw_os_error()
+            {
+                Some(libc::EPERM) => Error::new(
+                    Kind::Busy,
+                    format!("{name}: a program attached to a cgroup further up allows no other beside it"),
+                ),
+                _ => Error::from(e).context(format!("attaching {name} to the cgroup")),
             })?;
         }
         Ok(())
     }
 
     pub fn detach(&self) -> Result<()> {
-        for (_, _, attach_type, name) in ON_CGROUP {
-            for (prog, _) in self.ours(attach_type)? {
+        for (_, attach_type) in PLACES {
+            for (prog, ..) in self.ours(attach_type)? {
                 match bpf::detach(self.at(), prog.as_fd(), attach_type) {
                     Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
-                        return Err(e).with_context(|| format!("detaching {name} from the cgroup"))
+                        return Err(e).with_context(|| "detaching from the cgroup")
                     }
                     _ => {}
                 }

@@ -48,6 +48,8 @@ pub struct Setting {
     /// The same for packets that aren't small. The difference is a reserve for pings, DNS, SYNs and requests, which
     /// would otherwise be lost whenever a bulk flow keeps the bucket empty.
     pub bulk: u64,
+    /// The most that one packet may overdraw it by.
+    one: u64,
 }
 
 /// What is counted.
@@ -65,7 +67,7 @@ const GSO: u64 = 65536;
 
 impl Setting {
     pub fn new(rate: Cap, burst: Cap, unit: Unit, default_burst_ms: u64) -> Setting {
-        let Cap::At(rate) = rate else { return Setting { cost: Cost::FREE, burst: 0, bulk: 0 } };
+        let Cap::At(rate) = rate else { return Setting { cost: Cost::FREE, burst: 0, bulk: 0, one: 0 } };
         let cost = Cost::per(rate);
         let burst = match burst {
             Cap::At(n) => cost.of(n),
@@ -77,15 +79,28 @@ impl Setting {
             Unit::Packets => burst / 8,
             Unit::Connections => 0,
         };
-        Setting { cost, burst, bulk: burst - reserve }
+        let one = match unit {
+            Unit::Bytes => cost.of(GSO),
+            // 64 KB in the smallest segments that are common.
+            Unit::Packets => cost.of(GSO / 1024),
+            Unit::Connections => cost.of(1),
+        };
+        Setting { cost, burst, bulk: burst - reserve, one }
+    }
+
+    /// A queue of `burst + wait` bytes seen as a bucket: a quarter of what may wait is kept for small packets, so that
+    /// the bulk which fills the queue doesn't cost pings and requests.
+    pub fn queue(rate: u64, burst: u64, wait: u64) -> Setting {
+        let cost = Cost::per(rate);
+        let one = cost.of(GSO);
+        Setting { cost, burst: cost.of(burst + wait), bulk: cost.of(burst + wait - wait / 4), one }
     }
 
     /// The same rate for the second check of the same traffic further on: deeper by one packet and a tenth, so that
     /// what passed the first in order passes again after some jitter, and the rate is the same to the last byte.
     #[must_use]
     pub fn backstop(self) -> Setting {
-        let deeper =
-            self.burst.saturating_add(self.burst / 10).saturating_add(self.cost.of(GSO)).min(MAX_BURST);
+        let deeper = self.burst.saturating_add(self.burst / 10).saturating_add(self.one).min(MAX_BURST);
         Setting { burst: deeper, bulk: deeper, ..self }
     }
 }

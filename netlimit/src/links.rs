@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use crate::attach::load;
-use crate::bpf::program::{Owner, Program};
+use crate::bpf::program::{Features, Owner, Program};
 use crate::error::{Context, Result};
 use crate::limits::{Cap, IngressMode, Limits};
 use crate::netlink::{self, Interface, Netlink};
@@ -107,47 +107,44 @@ fn put(host: &Netlink, record: &Record, state: &State, link: &mut Link) -> Resul
         levels: depth(cgroup),
         orphans: link.kind == LinkKind::Veth,
     };
-    let tags = link.kind == LinkKind::Veth;
-    let out = Program::LinkEgress { owner, inner_ifindex: link.inner_ifindex, tags };
-    // Out of the container is into the host at a veth, but out of the device below a macvlan.
-    let mut wanted =
-        vec![(if link.kind == LinkKind::Veth { Way::In } else { Way::Out }, out, "hydra_net_lout")];
-    // Towards the container nothing tells whose a packet is, so only where the namespace is nobody else's.
-    if link.kind == LinkKind::Veth && record.network == Network::Private {
-        wanted.push((Way::Out, Program::LinkIngress, "hydra_net_lin"));
+    let all = state.features();
+    // Below a macvlan the packets' tags are still there.
+    let features = Features { tags: all.tags && link.kind == LinkKind::Veth, ..all };
+    let limited = state.limited();
+    // Attaching costs a grace period of the kernel each: only where there is something to hold.
+    if limited.0 || features.tags {
+        let out = Program::LinkEgress { owner, inner_ifindex: link.inner_ifindex, features };
+        // Out of the container is into the host at a veth, but out of the device below a macvlan.
+        put_one(host, state, link, if link.kind == LinkKind::Veth { Way::In } else { Way::Out }, out)?;
     }
-    for (way, program, name) in wanted {
-        put_one(host, state, link, way, program, name)?;
+    // Towards the container nothing tells whose a packet is, so only where the namespace is nobody else's.
+    if limited.1 && link.kind == LinkKind::Veth && record.network == Network::Private {
+        put_one(host, state, link, Way::Out, Program::LinkIngress)?;
+        state.link_comes_first();
     }
     Ok(())
 }
 
-fn put_one(
-    host: &Netlink,
-    state: &State,
-    link: &mut Link,
-    way: Way,
-    program: Program,
-    name: &str,
-) -> Result<()> {
-    let what = || format!("attaching {name}");
+fn put_one(host: &Netlink, state: &State, link: &mut Link, way: Way, program: Program) -> Result<()> {
+    let what = || format!("attaching {}", program.name());
     if !link.clsact {
-        match tc::tcx_has(link.ifindex, way, state.id()) {
-            Ok(true) => return Ok(()),
-            Ok(false) => {
-                let prog = load(program, ProgType::SchedCls, None, name, state)?;
-                return tc::tcx_attach(link.ifindex, way, prog.as_fd()).with_context(what);
+        match tc::tcx_ours(link.ifindex, way, state.id()) {
+            Ok(ours) if ours.iter().any(|o| program.is_served_by(&o.name)) => return Ok(()),
+            Ok(ours) => {
+                let prog = load(program, ProgType::SchedCls, None, state)?;
+                return tc::tcx_attach(link.ifindex, way, prog.as_fd(), ours.first()).with_context(what);
             }
             Err(e) if tc::lacks_tcx(&e) => link.clsact = true,
             Err(e) => return Err(e).with_context(what),
         }
     }
     link.clsact_made |= tc::clsact_make(host, link.ifindex).with_context(what)?;
-    if tc::clsact_has(host, link.ifindex, way, state.id()).with_context(what)? {
+    let ours = tc::clsact_ours(host, link.ifindex, way, state.id()).with_context(what)?;
+    if ours.iter().any(|o| program.is_served_by(&o.name)) {
         return Ok(());
     }
-    let prog = load(program, ProgType::SchedCls, None, name, state)?;
-    tc::clsact_attach(host, link.ifindex, way, prog.as_fd()).with_context(what)
+    let prog = load(program, ProgType::SchedCls, None, state)?;
+    tc::clsact_attach(host, link.ifindex, way, prog.as_fd(), ours.first()).with_context(what)
 }
 
 fn queue(host: &Netlink, link: &mut Link, limits: &Limits) -> Result<()> {
@@ -160,7 +157,11 @@ fn queue(host: &Netlink, link: &mut Link, limits: &Limits) -> Result<()> {
         }
         _ => return Ok(()),
     };
-    tc::queue_set(host, link.ifindex, Queue::for_rate(rate))?;
+    let burst = match limits.ingress_burst {
+        Some(Cap::At(n)) => Some(n),
+        _ => None,
+    };
+    tc::queue_set(host, link.ifindex, Queue::new(rate, burst))?;
     link.queue = true;
     Ok(())
 }
@@ -210,7 +211,7 @@ pub fn remove(link: &Link, map_id: u32) -> Result<()> {
 pub fn sweep(map_id: u32) -> Result<()> {
     let host = Netlink::here().with_context(|| "opening a netlink socket")?;
     for i in netlink::interfaces(&host).with_context(|| "listing the host's devices")? {
-        let clsact = matches!(tc::tcx_has(i.index, Way::In, map_id), Err(e) if tc::lacks_tcx(&e));
+        let clsact = matches!(tc::tcx_ours(i.index, Way::In, map_id), Err(e) if tc::lacks_tcx(&e));
         let kind = LinkKind::Veth;
         // A queue stays only on a veth, and goes with it.
         let link =

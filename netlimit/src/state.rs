@@ -6,10 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::bpf::layout::{self as at, bucket, counters, Side, What};
+use crate::bpf::program::Features;
 use crate::error::{Context, Error, Kind, Result};
 use crate::gcra::{Setting, Unit, UNITS_PER_NS};
 use crate::limits::{Cap, IngressMode, Limits, DEFAULT_BURST_MS};
 use crate::sys::bpf::{self, Mapping};
+use crate::tc::Queue;
 use crate::{Counters, DirectionCounters};
 
 /// A second's worth.
@@ -81,26 +83,64 @@ impl State {
         self.write_flags(&all, loopback);
         self.write_tags(&all, interfaces);
         let queued = all.ingress_mode == Some(IngressMode::Queue);
-        for (side, link) in [(Side::Egress, Side::LinkEgress), (Side::Ingress, Side::LinkIngress)] {
+        for side in [Side::Egress, Side::Ingress] {
             for what in [What::Bytes, What::Packets, What::Conns] {
                 let Some((rate, burst)) = asked(&all, side, what) else { continue };
-                self.write_bucket(side, link, what, rate, burst, queued);
+                self.write_bucket(side, what, rate, burst, queued && side == Side::Ingress);
             }
         }
     }
 
-    fn write_bucket(&self, side: Side, link: Side, what: What, rate: Cap, burst: Cap, queued: bool) {
+    fn flag(&self, bit: u64) -> bool {
+        self.get(at::OFF_FLAGS as usize) & bit != 0
+    }
+
+    /// Programs on the host's devices see from now on what comes in before the cgroup does.
+    pub fn link_comes_first(&self) {
+        if !self.flag(at::FLAG_LINK_FIRST) {
+            self.set(at::OFF_FLAGS as usize, self.get(at::OFF_FLAGS as usize) | at::FLAG_LINK_FIRST);
+            self.write(&Limits::default(), self.flag(at::FLAG_LOOPBACK), &BTreeMap::new());
+        }
+    }
+
+    /// What the programs have to be able to do.
+    pub fn features(&self) -> Features {
+        let conns = self.get((bucket(Side::Egress, What::Conns) + at::BUCKET_ASKED_RATE) as usize) != 0;
+        Features { conns, tags: self.flag(at::FLAG_TAGS) }
+    }
+
+    /// Whether anything that goes out, and that comes in, is limited.
+    pub fn limited(&self) -> (bool, bool) {
+        let any = |side| {
+            let rate = |what| self.get((bucket(side, what) + at::BUCKET_ASKED_RATE) as usize);
+            [What::Bytes, What::Packets, What::Conns].into_iter().any(|what| rate(what) != 0)
+        };
+        (any(Side::Egress), any(Side::Ingress))
+    }
+
+    fn write_bucket(&self, side: Side, what: What, rate: Cap, burst: Cap, queued: bool) {
         let (unit, burst_ms) = match what {
             What::Bytes => (Unit::Bytes, DEFAULT_BURST_MS),
             What::Packets => (Unit::Packets, DEFAULT_BURST_MS),
             What::Conns => (Unit::Connections, CONNS_BURST_MS),
         };
-        // A queue on the veth keeps the rate instead.
-        let held = if queued && side == Side::Ingress && what == What::Bytes { Cap::Max } else { rate };
-        let setting = Setting::new(held, burst, unit, burst_ms);
-        self.set_bucket(bucket(side, what) as usize, setting, setting.bulk);
-        // The backstop starts with its additional depth full: it must not drop what the cgroup lets pass at first.
-        self.set_bucket(bucket(link, what) as usize, setting.backstop(), setting.bulk);
+        let strict = Setting::new(rate, burst, unit, burst_ms);
+        // Whoever sees the packets first holds the limit, and the second is there for what slips past the first.
+        let link_first = side == Side::Ingress && self.flag(at::FLAG_LINK_FIRST);
+        let (first, second) = match side {
+            Side::Ingress => (Side::LinkIngress, Side::Ingress),
+            _ => (Side::Egress, Side::LinkEgress),
+        };
+        let mut held = strict;
+        if let (true, What::Bytes, Cap::At(rate)) = (queued, what, rate) {
+            let asked = if let Cap::At(n) = burst { Some(n) } else { None };
+            let q = Queue::new(rate, asked);
+            held = Setting::queue(rate, q.burst, q.wait);
+        }
+        // Each starts with its additional depth full: it must not drop what the first lets pass in the beginning.
+        self.set_bucket(bucket(first, what) as usize, held, held.bulk);
+        let other = if side == Side::Ingress && !link_first { strict } else { strict.backstop() };
+        self.set_bucket(bucket(second, what) as usize, other, strict.bulk);
         let base = bucket(side, what) as usize;
         self.set(base + at::BUCKET_ASKED_RATE as usize, number(rate, 0));
         self.set(base + at::BUCKET_ASKED_BURST as usize, number(burst, u64::MAX));
@@ -132,6 +172,7 @@ impl State {
             (tags, at::FLAG_TAGS),
             (table, at::FLAG_TABLE),
             (all.ingress_mode == Some(IngressMode::Queue), at::FLAG_QUEUE),
+            (self.flag(at::FLAG_LINK_FIRST), at::FLAG_LINK_FIRST),
         ];
         let flags = bits.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum();
         self.set(at::OFF_FLAGS as usize, flags);
@@ -203,10 +244,6 @@ impl State {
         }
     }
 
-    pub fn has_tags(&self) -> bool {
-        self.get(at::OFF_FLAGS as usize) & at::FLAG_TAGS != 0
-    }
-
     /// All settings, word by word; what `write` may touch.
     pub fn snapshot(&self) -> Snapshot {
         let mut offsets: Vec<usize> =
@@ -259,11 +296,18 @@ impl State {
             }
         };
         let conns = |side, o: i16| self.get((counters(side) + o) as usize);
+        let (at_cgroup, at_link) = (side(Side::Ingress), side(Side::LinkIngress));
         Counters {
             egress: side(Side::Egress),
-            ingress: side(Side::Ingress),
+            // What is turned away at the host's device never gets as far as the cgroup.
+            ingress: DirectionCounters {
+                dropped_bytes: at_cgroup.dropped_bytes + at_link.dropped_bytes,
+                dropped_packets: at_cgroup.dropped_packets + at_link.dropped_packets,
+                throttled_ns: at_cgroup.throttled_ns.max(at_link.throttled_ns),
+                ..at_cgroup
+            },
             bypass_egress: side(Side::LinkEgress),
-            bypass_ingress: side(Side::LinkIngress),
+            bypass_ingress: at_link,
             new_conns: conns(Side::Egress, at::COUNT_CONNS),
             refused_conns: conns(Side::Egress, at::COUNT_REFUSED_CONNS)
                 + conns(Side::LinkEgress, at::COUNT_REFUSED_CONNS),

@@ -1,7 +1,7 @@
 //! The host's devices: tcx where the kernel has it (6.6), clsact before, and the queue.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::netlink::{self as nl, find, text, u32_at, Message, Netlink};
@@ -44,28 +44,35 @@ const QUEUE_HANDLE: u32 = 0x4859_0000;
 /// ETH_P_ALL in network order.
 const ALL_PROTOCOLS: u32 = 0x0300;
 
-/// Whether programs that use this map are attached by tcx.
-pub fn tcx_has(ifindex: u32, way: Way, map_id: u32) -> io::Result<bool> {
-    Ok(tcx_ours(ifindex, way, map_id)?.next().is_some())
+/// A program of ours on a device.
+pub struct Attached {
+    pub prog: OwnedFd,
+    pub name: String,
+    /// Of a clsact filter: its handle, and its priority and protocol.
+    filter: (u32, u32),
 }
 
-fn tcx_ours(ifindex: u32, way: Way, map_id: u32) -> io::Result<impl Iterator<Item = std::os::fd::OwnedFd>> {
+/// The programs that use this map and are attached by tcx.
+pub fn tcx_ours(ifindex: u32, way: Way, map_id: u32) -> io::Result<Vec<Attached>> {
     let ids = bpf::query(At::Device(ifindex), way.tcx())?;
-    Ok(ids.into_iter().filter_map(move |id| {
-        let prog = bpf::prog_by_id(id).ok()?;
-        let (_, map) = bpf::prog_info(prog.as_fd()).ok()?;
-        (map == Some(map_id)).then_some(prog)
-    }))
+    Ok(ids.into_iter().filter_map(|id| of_map(id, map_id, (0, 0))).collect())
 }
 
-/// Attaches before everybody else: a program in front of ours that accepts a packet would end the chain.
-pub fn tcx_attach(ifindex: u32, way: Way, prog: BorrowedFd<'_>) -> io::Result<()> {
-    bpf::attach(At::Device(ifindex), prog, way.tcx(), bpf::BEFORE)
+fn of_map(id: u32, map_id: u32, filter: (u32, u32)) -> Option<Attached> {
+    // It may be gone in between.
+    let prog = bpf::prog_by_id(id).ok()?;
+    let (name, map) = bpf::prog_info(prog.as_fd()).ok()?;
+    (map == Some(map_id)).then_some(Attached { prog, name, filter })
+}
+
+/// In front of all others, or in the place of `old`.
+pub fn tcx_attach(ifindex: u32, way: Way, prog: BorrowedFd<'_>, old: Option<&Attached>) -> io::Result<()> {
+    bpf::attach(At::Device(ifindex), prog, way.tcx(), bpf::BEFORE, old.map(|o| o.prog.as_fd()))
 }
 
 pub fn tcx_detach(ifindex: u32, way: Way, map_id: u32) -> io::Result<()> {
-    for prog in tcx_ours(ifindex, way, map_id)? {
-        bpf::detach(At::Device(ifindex), prog.as_fd(), way.tcx())?;
+    for ours in tcx_ours(ifindex, way, map_id)? {
+        bpf::detach(At::Device(ifindex), ours.prog.as_fd(), way.tcx())?;
     }
     Ok(())
 }
@@ -86,14 +93,20 @@ pub fn clsact_make(socket: &Netlink, ifindex: u32) -> io::Result<bool> {
     }
 }
 
-pub fn clsact_attach(socket: &Netlink, ifindex: u32, way: Way, prog: BorrowedFd<'_>) -> io::Result<()> {
+/// Before all other filters, or in the place of `old`.
+pub fn clsact_attach(
+    socket: &Netlink,
+    ifindex: u32,
+    way: Way,
+    prog: BorrowedFd<'_>,
+    old: Option<&Attached>,
+) -> io::Result<()> {
     const TCA_BPF_FD: u16 = 6;
     const TCA_BPF_NAME: u16 = 7;
     const TCA_BPF_FLAGS: u16 = 8;
     const DIRECT_ACTION: u32 = 1;
-    let filter = |priority: u32| {
-        let flags = nl::CREATE | nl::EXCL | nl::ACK;
-        Message::tc(nl::RTM_NEWTFILTER, flags, ifindex, 0, way.parent(), priority << 16 | ALL_PROTOCOLS)
+    let filter = |flags: u16, handle: u32, info: u32| {
+        Message::tc(nl::RTM_NEWTFILTER, flags | nl::ACK, ifindex, handle, way.parent(), info)
             .string(TCA_KIND, "bpf")
             .nest(TCA_OPTIONS, |m| {
                 m.attr(TCA_BPF_FD, &(prog.as_raw_fd() as u32).to_ne_bytes())
@@ -101,54 +114,45 @@ pub fn clsact_attach(socket: &Netlink, ifindex: u32, way: Way, prog: BorrowedFd<
                     .attr(TCA_BPF_FLAGS, &DIRECT_ACTION.to_ne_bytes())
             })
     };
+    if let Some(Attached { filter: (handle, info), .. }) = old {
+        return socket.ask(filter(nl::REPLACE, *handle, *info)).map(drop);
+    }
+    let new = |priority: u32| filter(nl::CREATE | nl::EXCL, 0, priority << 16 | ALL_PROTOCOLS);
     // The first priority, unless somebody has a classifier of another kind there.
-    socket.ask(filter(1)).or_else(|_| socket.ask(filter(0))).map(drop)
+    socket.ask(new(1)).or_else(|_| socket.ask(new(0))).map(drop)
 }
 
-struct Filter {
-    handle: u32,
-    info: u32,
-    map_id: Option<u32>,
-}
-
-fn filters(socket: &Netlink, ifindex: u32, way: Way) -> io::Result<Vec<Filter>> {
+/// All BPF filters, as handle, priority and protocol, and program.
+fn filters(socket: &Netlink, ifindex: u32, way: Way) -> io::Result<Vec<(u32, u32, Option<u32>)>> {
     const TCA_BPF_ID: u16 = 11;
     const TCMSG: usize = 20;
     let dump = Message::tc(nl::RTM_GETTFILTER, nl::DUMP, ifindex, 0, way.parent(), 0);
-    let mut found = Vec::new();
-    for a in socket.ask(dump)? {
-        let attrs = a.get(TCMSG..).unwrap_or_default();
-        let handle = u32_at(&a, 8);
-        let id = find(attrs, TCA_OPTIONS).and_then(|o| find(o, TCA_BPF_ID)).map(|b| u32_at(b, 0));
-        let map_id = id
-            .and_then(|id| bpf::prog_by_id(id).ok())
-            .and_then(|prog| bpf::prog_info(prog.as_fd()).ok())
-            .and_then(|(_, map)| map);
-        if handle != 0 {
-            found.push(Filter { handle, info: u32_at(&a, 16), map_id });
-        }
-    }
-    Ok(found)
+    let answers = socket.ask(dump)?;
+    let filter = |a: &Vec<u8>| {
+        let options = find(a.get(TCMSG..).unwrap_or_default(), TCA_OPTIONS);
+        let id = options.and_then(|o| find(o, TCA_BPF_ID)).map(|b| u32_at(b, 0));
+        (u32_at(a, 8), u32_at(a, 16), id)
+    };
+    Ok(answers.iter().map(filter).filter(|(handle, ..)| *handle != 0).collect())
 }
 
-pub fn clsact_has(socket: &Netlink, ifindex: u32, way: Way, map_id: u32) -> io::Result<bool> {
-    Ok(filters(socket, ifindex, way)?.iter().any(|f| f.map_id == Some(map_id)))
+pub fn clsact_ours(socket: &Netlink, ifindex: u32, way: Way, map_id: u32) -> io::Result<Vec<Attached>> {
+    let all = filters(socket, ifindex, way)?.into_iter();
+    Ok(all.filter_map(|(handle, info, id)| of_map(id?, map_id, (handle, info))).collect())
 }
 
 /// Removes our filters, and the qdisc too if it is ours and nobody else uses it.
 pub fn clsact_detach(socket: &Netlink, ifindex: u32, map_id: u32, made: bool) -> io::Result<()> {
-    let mut others = 0;
+    let mut left = 0;
     for way in WAYS {
-        for f in filters(socket, ifindex, way)? {
-            if f.map_id != Some(map_id) {
-                others += 1;
-                continue;
-            }
-            let m = Message::tc(nl::RTM_DELTFILTER, nl::ACK, ifindex, f.handle, way.parent(), f.info);
+        let ours = clsact_ours(socket, ifindex, way, map_id)?;
+        left += filters(socket, ifindex, way)?.len() - ours.len();
+        for Attached { filter: (handle, info), .. } in ours {
+            let m = Message::tc(nl::RTM_DELTFILTER, nl::ACK, ifindex, handle, way.parent(), info);
             socket.ask(m.string(TCA_KIND, "bpf"))?;
         }
     }
-    if made && others == 0 {
+    if made && left == 0 {
         let m = Message::tc(nl::RTM_DELQDISC, nl::ACK, ifindex, CLSACT_HANDLE, CLSACT_PARENT, 0);
         socket.ask(m)?;
     }
@@ -160,18 +164,22 @@ pub fn clsact_detach(socket: &Netlink, ifindex: u32, map_id: u32, made: bool) ->
 pub struct Queue {
     /// Bytes per second.
     pub rate: u64,
-    pub burst: u32,
-    pub limit: u32,
+    pub burst: u64,
+    /// What may wait.
+    pub wait: u64,
 }
 
 impl Queue {
     const PACKET: u64 = 1514;
+    /// Beyond what the program before the queue lets through: it turns away what the queue has no room for, so that
+    /// it isn't the queue that chooses, by chance.
+    const SPARE: u64 = 2 * 65536;
 
-    pub fn for_rate(rate: u64) -> Queue {
-        // 10 ms, so that a timer tick is bridged; 2 packets, so that it works at all.
-        let burst = (rate / 100).clamp(2 * Queue::PACKET, 1 << 28);
-        let wait = (rate / 40).clamp(32 * Queue::PACKET, 1 << 28);
-        Queue { rate, burst: burst as u32, limit: (burst + wait) as u32 }
+    /// `burst` in bytes, if one is asked for; else 10 ms, so that a timer tick is bridged.
+    pub fn new(rate: u64, burst: Option<u64>) -> Queue {
+        // Two packets, so that it works at all.
+        let burst = burst.unwrap_or(rate / 100).clamp(2 * Queue::PACKET, 1 << 28);
+        Queue { rate, burst, wait: (rate / 40).clamp(32 * Queue::PACKET, 1 << 28) }
     }
 }
 
@@ -195,11 +203,11 @@ pub fn queue_set(socket: &Netlink, ifindex: u32, q: Queue) -> Result<()> {
     let mut parms = [0u8; 36];
     parms[1] = ETHERNET;
     parms[8..12].copy_from_slice(&u32::try_from(q.rate).unwrap_or(u32::MAX).to_ne_bytes());
-    parms[24..28].copy_from_slice(&q.limit.to_ne_bytes());
+    parms[24..28].copy_from_slice(&((q.burst + q.wait + Queue::SPARE) as u32).to_ne_bytes());
     let m = Message::tc(nl::RTM_NEWQDISC, flags, ifindex, QUEUE_HANDLE, TC_ROOT, 0)
         .string(TCA_KIND, "tbf")
         .nest(TCA_OPTIONS, |m| {
-            let m = m.attr(TCA_TBF_PARMS, &parms).attr(TCA_TBF_BURST, &q.burst.to_ne_bytes());
+            let m = m.attr(TCA_TBF_PARMS, &parms).attr(TCA_TBF_BURST, &(q.burst as u32).to_ne_bytes());
             if q.rate > u64::from(u32::MAX) {
                 m.attr(TCA_TBF_RATE64, &q.rate.to_ne_bytes())
             } else {
@@ -240,9 +248,10 @@ mod tests {
 
     #[test]
     fn the_queue_waits_25_ms_or_32_packets() {
-        let q = Queue::for_rate(125_000_000);
-        assert_eq!((q.burst, q.limit - q.burst), (1_250_000, 3_125_000));
-        let slow = Queue::for_rate(10_000);
-        assert_eq!((slow.burst, slow.limit - slow.burst), (3028, 32 * 1514));
+        let q = Queue::new(125_000_000, None);
+        assert_eq!((q.burst, q.wait), (1_250_000, 3_125_000));
+        let slow = Queue::new(10_000, None);
+        assert_eq!((slow.burst, slow.wait), (3028, 32 * 1514));
+        assert_eq!(Queue::new(125_000_000, Some(9000)).burst, 9000);
     }
 }

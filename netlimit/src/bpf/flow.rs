@@ -30,15 +30,15 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 /// A tag's byte offset within the table.
 const MASK: i32 = (at::FLOWS as i32 - 1) << 2;
 
-/// Whether connections are charged at this place: where packets leave.
+/// Whether connections are charged at this place: where packets leave, and if they are limited at all.
 pub(super) fn charges(program: Program) -> bool {
-    matches!(program.side(), Side::Egress | Side::LinkEgress)
+    program.features().conns && matches!(program.side(), Side::Egress | Side::LinkEgress)
 }
 
 /// Leaves `OLD` or what kind of new connection in `stack::CONN`. Coming in: remembers the flow.
 pub(super) fn classify(a: &mut Asm, program: Program) {
     let outward = charges(program);
-    if !outward && program.side() != Side::Ingress {
+    if !program.features().conns || program.side() == Side::LinkIngress {
         return;
     }
     let (done, v4, v6, transport) = (a.label(), a.label(), a.label(), a.label());

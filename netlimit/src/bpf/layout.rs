@@ -23,6 +23,8 @@ pub const FLAG_TABLE: u64 = 4;
 pub const FLAG_QUEUE: u64 = 8;
 /// Not read by a program: `count_loopback` was asked for, not defaulted.
 pub const FLAG_LOOPBACK_ASKED: u64 = 16;
+/// Not read by a program: packets towards the container pass the host's device before the cgroup.
+pub const FLAG_LINK_FIRST: u64 = 32;
 
 /// A bucket: a cache line of its own, since every packet writes its `TAT`.
 pub const BUCKET_COST: i16 = 0;

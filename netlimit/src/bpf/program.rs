@@ -51,6 +51,9 @@ const IPV4: i32 = 0x0008;
 const IPV6: i32 = 0xdd86;
 const LOOPBACK_IFINDEX: i32 = 1;
 
+/// By which people (and we) know the programs in `bpftool cgroup show`.
+pub const NAME_PREFIX: &str = "hydra_net_";
+
 /// The cgroup whose sockets' traffic is ours, for programs that see others' too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -61,18 +64,26 @@ pub struct Owner {
     pub orphans: bool,
 }
 
+/// What a program can do beside bytes and packets. The verifier takes a microsecond for an instruction, so that a
+/// container pays for what it asks for: a program is replaced by one that can more when that is first needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    pub conns: bool,
+    pub tags: bool,
+}
+
 /// Which program to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
-    CgroupEgress,
-    CgroupIngress,
+    CgroupEgress(Features),
+    CgroupIngress(Features),
     /// Gives every new socket its mark and priority.
     SocketTags,
     /// At the host's device, packets that leave the container through its interface `inner_ifindex`.
     LinkEgress {
         owner: Owner,
         inner_ifindex: u32,
-        tags: bool,
+        features: Features,
     },
     /// At the host's device, packets towards the container.
     LinkIngress,
@@ -91,10 +102,43 @@ impl Program {
         a.finish()
     }
 
+    /// The name in the kernel: our prefix, the place, and a digit for the features. At most 15 characters.
+    pub fn name(self) -> String {
+        let digit = u8::from(self.features().conns) + 2 * u8::from(self.features().tags);
+        let stem = match self {
+            Program::CgroupEgress(_) => "out",
+            Program::CgroupIngress(_) => "in",
+            Program::SocketTags => "sock",
+            Program::LinkEgress { .. } => "lout",
+            Program::LinkIngress => "lin",
+        };
+        format!("{NAME_PREFIX}{stem}{digit}")
+    }
+
+    /// Whether a program of the name given does all that this one does.
+    pub fn is_served_by(self, name: &str) -> bool {
+        let split = |name: &str| {
+            Some((name.get(..name.len().checked_sub(1)?)?.to_string(), name.bytes().last()? & 3))
+        };
+        match (split(&self.name()), split(name)) {
+            (Some((stem, need)), Some((have_stem, have))) => stem == have_stem && need & !have == 0,
+            _ => false,
+        }
+    }
+
+    pub(super) fn features(self) -> Features {
+        match self {
+            Program::CgroupEgress(f) | Program::LinkEgress { features: f, .. } => f,
+            // Nothing that comes in is tagged.
+            Program::CgroupIngress(f) => Features { tags: false, ..f },
+            Program::SocketTags | Program::LinkIngress => Features::default(),
+        }
+    }
+
     pub(super) fn side(self) -> Side {
         match self {
-            Program::CgroupEgress | Program::SocketTags => Side::Egress,
-            Program::CgroupIngress => Side::Ingress,
+            Program::CgroupEgress(_) | Program::SocketTags => Side::Egress,
+            Program::CgroupIngress(_) => Side::Ingress,
             Program::LinkEgress { .. } => Side::LinkEgress,
             Program::LinkIngress => Side::LinkIngress,
         }
@@ -109,8 +153,8 @@ impl Program {
     fn verdicts(self) -> (i32, i32) {
         match self {
             // 2 is "dropped, congestion": TCP learns of it at once and applications get no error; 0 would be EPERM.
-            Program::CgroupEgress => (1, 2),
-            Program::CgroupIngress | Program::SocketTags => (1, 0),
+            Program::CgroupEgress(_) => (1, 2),
+            Program::CgroupIngress(_) | Program::SocketTags => (1, 0),
             // -1 lets the next program or filter decide; 2 is TC_ACT_SHOT and TCX_DROP.
             Program::LinkEgress { .. } | Program::LinkIngress => (-1, 2),
         }
@@ -120,10 +164,10 @@ impl Program {
 fn packet(a: &mut Asm, program: Program) {
     let (pass, count) = (a.label(), a.label());
     match program {
-        Program::CgroupEgress => write_tags(a, None),
-        Program::LinkEgress { owner, inner_ifindex, tags } => {
+        Program::CgroupEgress(Features { tags: true, .. }) => write_tags(a, None),
+        Program::LinkEgress { owner, inner_ifindex, features } => {
             only_owned(a, owner, pass);
-            if tags {
+            if features.tags {
                 write_tags(a, Some(inner_ifindex));
             }
         }
@@ -352,7 +396,7 @@ enum Amount {
 
 /// Charges a bucket, or jumps to `over` with nothing charged. The cost is left on the stack.
 ///
-/// Without a lock: three attempts to exchange `tat`, then an addition that is taken back if it was too much. So the
+/// Without a lock: two attempts to exchange `tat`, then an addition that is taken back if it was too much. So the
 /// bound holds on any number of processors, and nobody waits.
 fn charge(a: &mut Asm, bucket: i16, amount: Amount, cost: i16, over: Label) {
     let (free, charged, full, have_limit) = (a.label(), a.label(), a.label(), a.label());
@@ -374,7 +418,7 @@ fn charge(a: &mut Asm, bucket: i16, amount: Amount, cost: i16, over: Label) {
     a.load(Width::Dw, R4, R7, bucket + at::BUCKET_BULK);
     a.bind(have_limit);
     a.alu(Alu::Add, R4, R3);
-    for _ in 0..3 {
+    for _ in 0..2 {
         let ahead = a.label();
         a.load(Width::Dw, R0, R7, bucket + at::BUCKET_TAT);
         a.jump_if(If::Gt, R0, R4, full);

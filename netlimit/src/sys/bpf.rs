@@ -17,6 +17,7 @@ const PROG_QUERY: i32 = 16;
 /// Flags of [`attach`].
 pub const ALLOW_MULTI: u32 = 1 << 1;
 pub const BEFORE: u32 = 1 << 3;
+const REPLACE: u32 = 1 << 2;
 
 /// `enum bpf_prog_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,7 @@ struct ProgAttach {
     prog_fd: u32,
     attach_type: u32,
     flags: u32,
+    replace_fd: u32,
 }
 
 /// Whole, up to `revision`: the kernel writes that one back without asking how much it was given (tcx from Linux 6.6,
@@ -213,14 +215,32 @@ impl At<'_> {
     }
 }
 
-pub fn attach(at: At<'_>, prog: BorrowedFd<'_>, attach_type: AttachType, flags: u32) -> io::Result<()> {
+/// Attaches a program, in the place of `old` if that is given: then every packet sees the one or the other.
+pub fn attach(
+    at: At<'_>,
+    prog: BorrowedFd<'_>,
+    attach_type: AttachType,
+    flags: u32,
+    old: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let (target, prog_fd) = (at.raw(), prog.as_raw_fd() as u32);
-    bpf(PROG_ATTACH, &mut ProgAttach { target, prog_fd, attach_type: attach_type as u32, flags }).map(drop)
+    let (flags, replace_fd) = match (at, old) {
+        (_, None) => (flags, 0),
+        // tcx takes no word on the order together with a replacement.
+        (At::Device(_), Some(old)) => (REPLACE, old.as_raw_fd() as u32),
+        (At::Cgroup(_), Some(old)) => (flags | REPLACE, old.as_raw_fd() as u32),
+    };
+    let attach_type = attach_type as u32;
+    bpf(PROG_ATTACH, &mut ProgAttach { target, prog_fd, attach_type, flags, replace_fd }).map(drop)
 }
 
 pub fn detach(at: At<'_>, prog: BorrowedFd<'_>, attach_type: AttachType) -> io::Result<()> {
     let (target, prog_fd) = (at.raw(), prog.as_raw_fd() as u32);
-    bpf(PROG_DETACH, &mut ProgAttach { target, prog_fd, attach_type: attach_type as u32, flags: 0 }).map(drop)
+    bpf(
+        PROG_DETACH,
+        &mut ProgAttach { target, prog_fd, attach_type: attach_type as u32, flags: 0, replace_fd: 0 },
+    )
+    .map(drop)
 }
 
 /// The ids of the programs attached directly to a cgroup or device.
