@@ -163,8 +163,8 @@ fn measure(group: &Group, round: usize) {
 fn flow(round_trip: u64, way: Way, mbit: u64, v6: bool, flows: u32) -> Flow {
     // Slow start takes its time where the path is long.
     let (omit, seconds) = match (round_trip, mbit) {
-        (0, 1) => (2, 6),
-        (0, _) => (1, if quick() { 2 } else { 4 }),
+        (0, 1) => (2, 8),
+        (0, _) => (2, if quick() { 2 } else { 6 }),
         _ => (4, if quick() { 4 } else { 8 }),
     };
     let probes = match mbit {
