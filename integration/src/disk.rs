@@ -33,6 +33,15 @@ impl Disk {
         disk.inspect_err(|_| drop(fs::remove_file(&image)))
     }
 
+    /// A file system of a usual kind.
+    pub fn any(megabytes: u64) -> Result<Disk, String> {
+        match sh("command -v mkfs.ext4") {
+            Ok(_) => Disk::new("ext4", megabytes),
+            // The smallest that mkfs.xfs makes.
+            Err(_) => Disk::new("xfs", megabytes.max(320)),
+        }
+    }
+
     fn mount(kind: &str, node: &str, image: PathBuf) -> Result<Disk, String> {
         let dir = image.with_extension("dir");
         fs::create_dir_all(&dir).map_err(|e| e.to_string())?;

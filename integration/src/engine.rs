@@ -19,10 +19,30 @@ const CLEAN: &str = r#"clean() { tr -d '\r\0\4\10' | sed 's/\^[@D]//g'; }"#;
 /// The image that is there from the start.
 pub const IMAGE: &str = "box";
 
+/// The classes of the runtime `classed`, whose default is `gold`.
+const CLASSES: &str = "[class.gold.pids]\nlimit = 45\n[class.gold.blkio]\nwrite-bps = \"5MB\"\n\
+                       [class.gold.net]\negress-rate = \"8mbit\"\n[class.silver.pids]\nlimit = 35\n";
+
 /// The one engine of this test program, or why there is none.
 pub fn engine() -> Result<&'static Engine, &'static str> {
     static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
-    ENGINE.get_or_init(|| Engine::start("engine", false)).as_ref().map_err(String::as_str)
+    ENGINE.get_or_init(|| Engine::start("engine", Kind::Plain)).as_ref().map_err(String::as_str)
+}
+
+/// What is special about an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    /// containerd finds our shim under the name of its own.
+    OwnShim,
+    /// `dockerd -D`, which has every shim and runtime say more.
+    Debug,
+}
+
+/// An engine started with `-D`.
+pub fn debugging() -> Result<&'static Engine, &'static str> {
+    static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
+    ENGINE.get_or_init(|| Engine::start("debugging", Kind::Debug)).as_ref().map_err(String::as_str)
 }
 
 /// An engine whose runtime `shimmed` is the program under test behind our shim: the same one where Docker knows a
@@ -31,7 +51,9 @@ pub fn shimmed() -> Result<&'static Engine, &'static str> {
     static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
     match knows_runtime_types() {
         true => engine(),
-        false => ENGINE.get_or_init(|| Engine::start("shimmed", true)).as_ref().map_err(String::as_str),
+        false => {
+            ENGINE.get_or_init(|| Engine::start("shimmed", Kind::OwnShim)).as_ref().map_err(String::as_str)
+        }
     }
 }
 
@@ -42,21 +64,21 @@ fn knows_runtime_types() -> bool {
 }
 
 impl Engine {
-    /// `own_shim`: containerd finds our shim under the name of its own.
-    fn start(name: &str, own_shim: bool) -> Result<Engine, String> {
+    fn start(name: &str, kind: Kind) -> Result<Engine, String> {
         let engine = Engine { dir: janitor::scratch().join(name) };
         let bin = engine.dir.join("bin");
         fs::create_dir_all(&bin).map_err(|e| e.to_string())?;
-        engine.register(&bin, own_shim)?;
-        let bridge = engine.bridge(own_shim)?;
+        engine.register(&bin, kind == Kind::OwnShim)?;
+        let bridge = engine.bridge(kind)?;
         let dir = engine.dir.display();
         let log = engine.dir.join("log");
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
         let daemon = format!(
             "PATH={path} setsid dockerd --config-file {dir}/daemon.json --data-root {dir}/data --exec-root {dir}/exec \
              --pidfile {dir}/pid --host unix://{dir}/docker.sock --bridge {bridge} --iptables=false --ip6tables=false \
-             --ip-masq=false --ip-forward=false {} >{} 2>&1 </dev/null &",
+             --ip-masq=false --ip-forward=false {} {} >{} 2>&1 </dev/null &",
             engine.parent(),
+            if kind == Kind::Debug { "-D" } else { "" },
             log.display()
         );
         janitor::at_end(&format!("ip link del {bridge}"));
@@ -91,6 +113,12 @@ impl Engine {
         // "hydra" is the name README tells people to use.
         let own = serde_json::json!({ "path": runtime });
         let mut runtimes = serde_json::json!({ "tested": own, "hydra": own });
+        // One runtime for a class, as a Docker without annotations wants it.
+        let classes = self.dir.join("hydra.toml");
+        fs::write(&classes, CLASSES).map_err(|e| e.to_string())?;
+        runtimes["classed"] = serde_json::json!({
+            "path": runtime, "runtimeArgs": ["--config", classes, "--default-class", "gold"]
+        });
         if own_shim {
             runtimes["shimmed"] = own;
         } else if knows_runtime_types() {
@@ -105,9 +133,13 @@ impl Engine {
     }
 
     /// A bridge with a subnet that no other test program uses at the same time.
-    fn bridge(&self, second: bool) -> Result<String, String> {
+    fn bridge(&self, kind: Kind) -> Result<String, String> {
         let pid = std::process::id();
-        let (name, second) = if second { (format!("hys{pid}"), 214) } else { (format!("hyd{pid}"), 213) };
+        let (name, second) = match kind {
+            Kind::Plain => (format!("hyd{pid}"), 213),
+            Kind::OwnShim => (format!("hys{pid}"), 214),
+            Kind::Debug => (format!("hyD{pid}"), 215),
+        };
         let third = pid % 250;
         let script = format!("ip link add {name} type bridge && ip addr add 10.{second}.{third}.1/24 dev {name} && ip link set {name} up");
         match Run::sh(&script).out() {

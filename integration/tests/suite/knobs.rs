@@ -255,7 +255,8 @@ fn every_write_fails_in_turn() {
     let log = rig.c.bundle.dir.join("log");
     let (mut failed, mut tried) = (0, 0);
     for (call, count) in &calls {
-        for n in 1..=*count {
+        let step = if host::quick() { (count / 8).max(1) } else { 1 };
+        for n in (1..=*count).step_by(step) {
             tried += 1;
             let out = rig.under_strace(&[&format!("inject={call}:error=EIO:when={n}")], &log);
             let what = format!("{call} {n} of {count} fails");
@@ -700,7 +701,7 @@ fn limits_outlive_daemon_reload() {
         "--pids-limit",
         "55",
         "--cpu-max",
-        "12345 100000",
+        "40000 100000",
         "--blkio-write-bps",
         &second,
     ];

@@ -13,6 +13,7 @@ mod exec;
 mod hooks;
 mod killed;
 mod knobs;
+mod knobs_engines;
 mod lifecycle;
 mod namespaces;
 mod process;
