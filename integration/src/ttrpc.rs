@@ -5,10 +5,12 @@ use crate::bundle::Bundle;
 use crate::command::Run;
 use crate::{host, janitor};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// A protobuf message without its schema.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -238,8 +240,10 @@ pub struct Shim {
     pub client: Client,
     pub events: Arc<Mutex<Vec<Event>>>,
     binary: PathBuf,
+    /// containerd's, if there were one.
+    address: PathBuf,
     /// The FIFO for the shim's log, which containerd keeps open.
-    _log: std::fs::File,
+    _log: File,
 }
 
 /// The task service that every shim speaks.
@@ -250,36 +254,63 @@ pub const NAMESPACE: &str = "hydra-test";
 impl Shim {
     /// Starts `binary` for a bundle whose config.json `change` may alter. `stdin` is what `start` reads.
     pub fn start(binary: &Path, id: &str, stdin: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Shim {
+        Shim::timed(binary, id, stdin, change).0
+    }
+
+    /// The same, and the instant at which the shim's program was called.
+    pub fn timed(
+        binary: &Path,
+        id: &str,
+        stdin: &[u8],
+        change: impl FnOnce(&mut serde_json::Value),
+    ) -> (Shim, Instant) {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let address = janitor::scratch().join("events").join(id);
+        std::fs::create_dir_all(&address).expect("a folder");
+        let listener = UnixListener::bind(address.join("c.sock.ttrpc")).expect("the events' socket");
+        let taken = events.clone();
+        std::thread::spawn(move || take_events(listener, taken));
+        Shim::launch(binary, id, stdin, &address.join("c.sock"), events, change)
+    }
+
+    /// Another container that the shim of `first` is to serve too.
+    pub fn join(first: &Shim, id: &str, change: impl FnOnce(&mut serde_json::Value)) -> Shim {
+        Shim::launch(&first.binary, id, &[], &first.address, first.events.clone(), change).0
+    }
+
+    fn launch(
+        binary: &Path,
+        id: &str,
+        stdin: &[u8],
+        address: &Path,
+        events: Arc<Mutex<Vec<Event>>>,
+        change: impl FnOnce(&mut serde_json::Value),
+    ) -> (Shim, Instant) {
         let mut bundle = Bundle::new(id);
         change(&mut bundle.config);
         bundle.write();
-        let events = Arc::new(Mutex::new(Vec::new()));
-        let address = bundle.dir.join("c.sock");
-        let listener = UnixListener::bind(bundle.dir.join("c.sock.ttrpc")).expect("the events' socket");
-        let taken = events.clone();
-        std::thread::spawn(move || take_events(listener, taken));
+        let dir = bundle.dir.display();
         janitor::at_end(&format!(
-            "{} -namespace {NAMESPACE} -id {id} -address {} -bundle {} delete",
+            "cd {dir}; {} -namespace {NAMESPACE} -id {id} -address {} -bundle {dir} delete; cd /",
             binary.display(),
             address.display(),
-            bundle.dir.display()
         ));
         janitor::at_end(&format!(
-            "kill $(cat {}/shim.pid); for i in 1 2 3; do pkill -KILL -f -- 'monitor {NAMESPACE}/{id}$'; done",
-            bundle.dir.display()
+            "kill $(cat {dir}/shim.pid); for i in 1 2 3; do pkill -KILL -f -- 'monitor {NAMESPACE}/{id}$'; done"
         ));
         let log = bundle.dir.join("log");
         nix::unistd::mkfifo(&log, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("a FIFO");
-        let _log = std::fs::File::options().read(true).write(true).open(log).expect("the log");
-        let out = Shim::command(binary, id, &bundle.dir, "start").stdin(stdin).out().ok();
+        let _log = File::options().read(true).write(true).open(log).expect("the log");
+        let begun = Instant::now();
+        let out = Shim::command(binary, id, address, &bundle.dir, "start").stdin(stdin).out().ok();
         let socket = PathBuf::from(out.stdout.trim().trim_start_matches("unix://"));
         let client = Client::connect(&socket, TASK);
-        Shim { id: id.into(), bundle, socket, client, events, binary: binary.into(), _log }
+        let (id, binary, address) = (id.into(), binary.into(), address.into());
+        (Shim { id, bundle, socket, client, events, binary, address, _log }, begun)
     }
 
     /// A command line as containerd writes it.
-    pub fn command(binary: &Path, id: &str, dir: &Path, action: &str) -> Run {
-        let address = dir.join("c.sock");
+    fn command(binary: &Path, id: &str, address: &Path, dir: &Path, action: &str) -> Run {
         let address = address.to_str().expect("a path");
         Run::new(binary)
             .args(["-namespace", NAMESPACE, "-address", address, "-publish-binary", "/usr/bin/containerd"])
@@ -292,7 +323,10 @@ impl Shim {
     /// `delete`, as containerd calls it when it lost the shim.
     pub fn delete(&self) -> Message {
         let answer = self.bundle.dir.join("deleted");
-        Shim::command(&self.binary, &self.id, &self.bundle.dir, "delete").stdout_to(&answer).out().ok();
+        Shim::command(&self.binary, &self.id, &self.address, &self.bundle.dir, "delete")
+            .stdout_to(&answer)
+            .out()
+            .ok();
         Message::decode(&std::fs::read(answer).expect("an answer"))
     }
 
@@ -403,7 +437,7 @@ impl Shim {
 pub struct Fifos {
     dir: PathBuf,
     output: Arc<Mutex<BTreeMap<&'static str, Vec<u8>>>>,
-    stdin: Option<std::fs::File>,
+    stdin: Option<File>,
 }
 
 impl Fifos {
@@ -418,7 +452,7 @@ impl Fifos {
         for stream in ["stdout", "stderr"] {
             let (path, output) = (dir.join(stream), output.clone());
             std::thread::spawn(move || {
-                let mut file = std::fs::File::open(path).expect("a FIFO opened");
+                let mut file = File::open(path).expect("a FIFO opened");
                 let mut chunk = [0; 65536];
                 while let Ok(n @ 1..) = file.read(&mut chunk) {
                     let mut output = output.lock().expect("output");
@@ -427,7 +461,7 @@ impl Fifos {
                 output.lock().expect("output").entry("ended").or_insert_with(Vec::new).push(b'.');
             });
         }
-        let open = || std::fs::File::options().read(true).write(true).open(dir.join("stdin"));
+        let open = || File::options().read(true).write(true).open(dir.join("stdin"));
         let stdin = stdin.then(|| open().expect("stdin"));
         Fifos { dir, output, stdin }
     }

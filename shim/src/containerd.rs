@@ -68,6 +68,10 @@ fn start_monitor(flags: &Flags) -> Result<String> {
     };
     let sockets = if params.socket_dir.is_empty() { SOCKETS } else { &params.socket_dir };
     place::make(Path::new(sockets))?;
+    adjust_oom_score();
+    if !options.shim_cgroup.is_empty() {
+        join_cgroup(&options.shim_cgroup)?;
+    }
     let path = PathBuf::from(&grpc).join(&flags.namespace).join(&group);
     let socket = Path::new(sockets).join(sha256::hex(path.as_os_str().as_encoded_bytes()));
     let address = format!("unix://{}", socket.display());
@@ -89,24 +93,21 @@ fn start_monitor(flags: &Flags) -> Result<String> {
     setup.debug = flags.debug;
     setup.directory = place::run_dir(&flags.namespace, &group).to_string_lossy().into_owned();
     setup.disk = place::disk_dir(&flags.namespace, &group).to_string_lossy().into_owned();
-    let pid = start::launch(setup, Some(listener), None, true)?;
-    adjust_oom_score(pid);
-    if !options.shim_cgroup.is_empty() {
-        join_cgroup(pid, &options.shim_cgroup)?;
-    }
+    start::launch(setup, Some(listener), None, true)?;
     Ok(address)
 }
 
-/// A little more likely to be killed than containerd itself, as the Go shim does it.
-fn adjust_oom_score(pid: i32) {
+/// A little more likely to be killed than containerd itself, as the Go shim does it. The monitor inherits it.
+fn adjust_oom_score() {
     let parent = nix::unistd::getppid();
     let score = std::fs::read_to_string(format!("/proc/{parent}/oom_score_adj")).unwrap_or_default();
     if let Ok(score) = score.trim().parse::<i32>() {
-        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), (score + 1).min(1000).to_string());
+        let _ = std::fs::write("/proc/self/oom_score_adj", (score + 1).min(1000).to_string());
     }
 }
 
-fn join_cgroup(pid: i32, path: &str) -> Result<()> {
+/// Moves this process, and so the monitor that it is about to start, into a cgroup, which is made where it is missing.
+fn join_cgroup(path: &str) -> Result<()> {
     let base = Path::new("/sys/fs/cgroup");
     let path = path.trim_start_matches('/');
     let roots: Vec<PathBuf> = match base.join("cgroup.controllers").exists() {
@@ -118,12 +119,31 @@ fn join_cgroup(pid: i32, path: &str) -> Result<()> {
             .collect(),
     };
     for root in roots {
-        let directory = root.join(path);
-        std::fs::create_dir_all(&directory).context(|| format!("making {}", directory.display()))?;
+        let mut directory = root;
+        for part in Path::new(path) {
+            let parent = directory.clone();
+            directory.push(part);
+            match std::fs::create_dir(&directory) {
+                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(e).context(|| format!("making {}", directory.display()))
+                }
+                _ => fill_cpuset(&parent, &directory),
+            }
+        }
         let file = directory.join("cgroup.procs");
-        std::fs::write(&file, pid.to_string()).context(|| format!("writing {}", file.display()))?;
+        std::fs::write(&file, "0").context(|| format!("writing {}", file.display()))?;
     }
     Ok(())
+}
+
+/// A fresh cpuset of v1 is empty, and takes no process before it has processors and memory.
+fn fill_cpuset(parent: &Path, directory: &Path) {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let has = |d: &Path| std::fs::read_to_string(d.join(file)).unwrap_or_default();
+        if has(directory).trim().is_empty() {
+            let _ = std::fs::write(directory.join(file), has(parent).trim());
+        }
+    }
 }
 
 /// The task as the monitor's last state has it, or as the bundle lets one guess.
@@ -174,6 +194,7 @@ fn delete(flags: &Flags) -> Result<()> {
     let runtime_root = crate::job::root(setup, &task);
     let _ = std::process::Command::new(&binary)
         .args(["--root", &runtime_root, "delete", "--force", &task.id])
+        .env(crate::job::ASKED, "1")
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())

@@ -11,6 +11,8 @@ use crate::sys::{self, Change, Fd};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
+/// Our own runtime asks a container's monitor before it changes that; with this in its environment it was asked by one.
+pub const ASKED: &str = "HYDRA_SHIM";
 /// Of a runtime's log or output so much is read.
 const LIMIT: usize = 4 << 20;
 
@@ -65,8 +67,7 @@ fn act(setup: &Setup, task: &Task, op: &Op) -> Result<()> {
 /// Replaces this process by a program; `NOTIFY_SOCKET` is the daemon's, not the container's.
 fn exec(args: &[String]) -> Result<()> {
     std::env::remove_var("NOTIFY_SOCKET");
-    // Our own runtime asks a container's monitor before it changes that: this one has asked already.
-    std::env::set_var("HYDRA_SHIM", "1");
+    std::env::set_var(ASKED, "1");
     let c: Vec<CString> = args.iter().filter_map(|a| CString::new(a.as_bytes()).ok()).collect();
     let program = c.first().ok_or_else(|| Error::system("an empty command"))?;
     match nix::unistd::execvp(program, &c) {

@@ -100,4 +100,8 @@ pub fn remove(setup: &Setup) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
+    // Without a record nothing ever ran.
+    if std::fs::remove_dir(&setup.directory).is_ok() {
+        let _ = std::fs::remove_dir_all(&setup.disk);
+    }
 }

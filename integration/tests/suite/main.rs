@@ -23,4 +23,6 @@ mod rootless;
 mod seccomp;
 mod security;
 mod shim;
+mod shim_alone;
 mod shim_docker;
+mod shim_options;

@@ -19,7 +19,7 @@ use crate::sys::process;
 pub fn apply(init: &Init<'_>, link: &ToParent) -> Result<()> {
     let plan = &init.plan.process;
     reopen_null()?;
-    own_stdio(plan.uid, plan.gid);
+    own_stdio(plan.uid);
     if let Some(profile) = &plan.apparmor_profile {
         attrs::labels::apparmor_exec(init.procfs.as_fd(), profile)?;
     }
@@ -88,16 +88,16 @@ fn is_null(fd: BorrowedFd<'_>) -> bool {
     })
 }
 
-/// The container's user may reopen its streams through /proc/self/fd. Not so /dev/null, which is everybody's; what
+/// The container's user may reopen its streams through /proc/self/fd; their group stays, as with runc. Not so /dev/null, which is everybody's; what
 /// can't be given away (a socket, a foreign owner in a user namespace, a read-only mount) stays as it is.
-fn own_stdio(uid: u32, gid: u32) {
+fn own_stdio(uid: u32) {
     for stream in 0..3 {
         let Ok(fd) = process::inherited(stream) else { continue };
         let Ok(stat) = nix::sys::stat::fstat(fd) else { continue };
-        if (stat.st_uid == uid && stat.st_gid == gid) || is_null(fd) {
+        if stat.st_uid == uid || is_null(fd) {
             continue;
         }
-        let _ = nix::unistd::fchown(fd, Some(uid.into()), Some(gid.into()));
+        let _ = nix::unistd::fchown(fd, Some(uid.into()), None);
     }
 }
 

@@ -178,8 +178,21 @@ impl Worker<'_> {
                 std::thread::sleep(std::time::Duration::from_millis(50));
             }
         }
+        self.remove_containers();
         crate::place::remove(&self.root.setup);
         sys::exit_now(crate::heads::DONE)
+    }
+}
+
+impl Worker<'_> {
+    /// `--rm`: what ended is deleted by the runtime before the monitor goes.
+    fn remove_containers(&self) {
+        let setup = &self.root.setup;
+        for task in self.root.state.tasks.iter().filter(|_| setup.remove) {
+            let mut delete = std::process::Command::new(crate::job::binary(setup, task));
+            delete.args(["--root", &crate::job::root(setup, task), "delete", "--force", &task.id]);
+            let _ = delete.env(crate::job::ASKED, "1").stdin(std::process::Stdio::null()).status();
+        }
     }
 }
 

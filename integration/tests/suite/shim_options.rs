@@ -1,0 +1,320 @@
+//! What callers ask of the shim beyond the task service: options, the forms in which they come, groups, checkpoints.
+
+use integration::ttrpc::{Fifos, Message, Shim, NAMESPACE, TASK};
+use integration::{eventually, host, janitor, Bundle, Peer, Run};
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const NONE: [&str; 3] = ["", "", ""];
+
+macro_rules! ours {
+    () => {
+        if integration::peer() != Peer::Hydra {
+            integration::skip!("the shim is ours");
+        }
+    };
+}
+
+fn id(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
+fn start(name: &str, stdin: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Shim {
+    Shim::start(&host::shim(), &id(name), stdin, change)
+}
+
+fn sh(script: &str) -> impl FnOnce(&mut serde_json::Value) + '_ {
+    move |config| config["process"]["args"] = json!(["sh", "-c", script])
+}
+
+fn runtime() -> PathBuf {
+    fs::canonicalize(host::runtime()).expect("the runtime")
+}
+
+/// The monitor's processes.
+fn heads(id: &str) -> Vec<i32> {
+    let mut pids = host::processes_with(&format!("{NAMESPACE}/{id}"));
+    pids.retain(|p| fs::read_link(format!("/proc/{p}/exe")).is_ok_and(|e| e.ends_with("shim")));
+    pids
+}
+
+fn written(file: &Path) -> Vec<u8> {
+    fs::read(file).expect("an answer")
+}
+
+#[test]
+fn it_says_what_it_is() {
+    ours!();
+    let file = janitor::scratch().join("info");
+    let any = Message::new()
+        .text(1, "containerd.runc.v1.Options")
+        .bytes(2, Message::new().text(6, runtime().to_str().unwrap()).encode());
+    Run::new(host::shim()).args(["-info"]).stdin(any.encode()).stdout_to(&file).ok();
+    let info = Message::decode(&written(&file));
+    assert_eq!(info.get_text(1), "io.containerd.hydra.v2");
+    assert!(!info.get_message(2).get_text(1).is_empty(), "a version");
+    assert_eq!(info.get_message(3), any, "the options come back");
+    let features: serde_json::Value = serde_json::from_slice(&info.get_message(4).get_bytes(2)).unwrap();
+    assert!(features["ociVersionMax"].is_string(), "{features}");
+    let nothing = janitor::scratch().join("info-2");
+    Run::new(host::shim()).args(["-info"]).stdout_to(&nothing).ok();
+    assert_eq!(Message::decode(&written(&nothing)).get_text(1), "io.containerd.hydra.v2");
+    let version = Run::new(host::shim()).args(["-v"]).ok();
+    assert!(version.stdout.contains("Version"), "{version}");
+    Run::new(host::shim()).args(["-colour"]).out().fails_with("-colour");
+}
+
+/// containerd's drivers write the options as they like: by which name, none at all, or as TOML.
+#[test]
+fn options_come_in_every_wrapping() {
+    ours!();
+    let runtime = runtime();
+    let root = janitor::scratch().join("roots/wrapped");
+    let (binary, root) = (runtime.to_str().unwrap(), root.to_str().unwrap());
+    let options = Message::new().text(6, binary).text(7, root);
+    let toml = format!("BinaryName = \"{binary}\"\nRoot = \"{root}\"\n");
+    let wrapped = Message::new().text(1, "x").bytes(3, toml);
+    let all = [
+        ("containerd.runc.v1.Options", options.encode()),
+        ("type.googleapis.com/containerd.runc.v1.Options", options.encode()),
+        ("runtimeoptions.v1.Options", wrapped.encode()),
+    ];
+    for (n, (url, value)) in all.into_iter().enumerate() {
+        let mut shim = start(&format!("wrapped{n}"), &[], sh("exit 4"));
+        let request = shim.target().text(2, shim.bundle.dir.to_str().unwrap()).any(10, url, value);
+        shim.client.call("Create", &request).unwrap_or_else(|e| panic!("{url}: {e:?}"));
+        assert!(Path::new(root).join(NAMESPACE).join(&shim.id).exists(), "{url}: its root");
+        shim.call("Start").unwrap();
+        assert_eq!(shim.wait("").unwrap().get(1), 4);
+        shim.end();
+    }
+    let mut shim = start("odd", &[], sh("true"));
+    let request = shim.target().any(10, "some.Options", Vec::new());
+    let refused = shim.client.call("Create", &request).unwrap_err();
+    assert!(refused.text.contains("some.Options"), "{refused:?}");
+    shim.end();
+}
+
+/// Without any option: the runtime beside the shim, and a root of our own.
+#[test]
+fn without_options_the_runtime_is_the_one_beside() {
+    ours!();
+    let mut shim = start("plain", &[], sh("exit 4"));
+    let request = shim.target().text(2, shim.bundle.dir.to_str().unwrap());
+    shim.client.call("Create", &request).unwrap();
+    assert!(Path::new("/run/containerd/hydra").join(NAMESPACE).join(&shim.id).exists());
+    shim.call("Start").unwrap();
+    assert_eq!(shim.wait("").unwrap().get(1), 4);
+    shim.end();
+}
+
+/// containerd from 2.3 on wraps all it has to say into one message.
+#[test]
+fn a_start_by_bootstrap_params() {
+    ours!();
+    let id = id("bootstrap");
+    let any = |options: &Message| {
+        Message::new().text(1, "type.googleapis.com/containerd.runc.v1.Options").bytes(2, options.encode())
+    };
+    let sockets = janitor::scratch().join("s");
+    let cgroup = format!("/{}/shims", janitor::name());
+    let options = Message::new().text(3, &cgroup);
+    let params = Message::new()
+        .text(1, &id)
+        .text(2, NAMESPACE)
+        .text(4, "2.3.0")
+        .message(8, &Message::new().message(1, &any(&options)))
+        .text(9, sockets.to_str().unwrap());
+    let shim = Shim::start(&host::shim(), &id, &params.encode(), sh("true"));
+    assert!(shim.socket.starts_with(&sockets), "{}", shim.socket.display());
+    for pid in heads(&id) {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        assert!(text.contains("/shims"), "its own cgroup: {text}");
+    }
+    shim.end();
+}
+
+#[test]
+fn the_shim_goes_a_little_before_its_daemon() {
+    ours!();
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse::<i32>().unwrap();
+    let shim = start("score", &[], sh("true"));
+    for pid in heads(&shim.id) {
+        let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        assert_eq!(score.trim().parse::<i32>().unwrap(), (own + 1).min(1000));
+    }
+    shim.end();
+}
+
+#[test]
+fn streams_belong_to_whom_the_options_say() {
+    ours!();
+    for binary in ["/usr/bin/containerd-shim-runc-v2".into(), host::shim()] {
+        if !binary.exists() {
+            continue;
+        }
+        let name = id(&format!("io-{}", binary.file_name().unwrap().len()));
+        // The runtime gives streams to the container's user, and leaves the group.
+        let mut shim = Shim::start(&binary, &name, &[], sh("stat -Lc %g /proc/self/fd/1"));
+        let fifos = Fifos::new(&name, false);
+        let paths = fifos.paths();
+        let options = shim.options(&runtime()).number(4, 1234).number(5, 2345);
+        shim.create(false, ["", &paths[1], &paths[2]], options).unwrap();
+        shim.call("Start").unwrap();
+        shim.wait("").unwrap();
+        eventually("it is said", || !fifos.read("stdout").is_empty());
+        assert_eq!(fifos.read("stdout"), "2345\n", "{}", binary.display());
+        shim.end();
+    }
+}
+
+/// Any runtime with runc's command line can stand behind the shim.
+#[test]
+fn runc_and_crun_behind_the_shim() {
+    ours!();
+    for program in ["/usr/sbin/runc", "/usr/bin/crun"] {
+        let crun_cant = program.ends_with("crun") && host::cgroups() == host::Cgroups::Hybrid;
+        if !Path::new(program).exists() || crun_cant {
+            println!("{program} is left out: not there, or it refuses this host's cgroups");
+            continue;
+        }
+        let name = id(&format!("peer-{}", program.len()));
+        let mut shim = Shim::start(&host::shim(), &name, &[], sh("echo out; sleep 1000"));
+        let fifos = Fifos::new(&name, false);
+        let paths = fifos.paths();
+        let options = shim.options(Path::new(program)).number(1, 1).number(2, 1);
+        shim.create(false, ["", &paths[1], &paths[2]], options)
+            .unwrap_or_else(|e| panic!("{program}: {e:?}"));
+        shim.call("Start").unwrap();
+        eventually("output", || fifos.read("stdout") == "out\n");
+        shim.exec("one", false, NONE, &["sh", "-c", "exit 5"]).unwrap();
+        shim.start_exec("one").unwrap();
+        assert_eq!(shim.wait("one").unwrap().get(1), 5);
+        shim.call("Pause").unwrap();
+        shim.call("Resume").unwrap();
+        let resources = r#"{"pids":{"limit":55}}"#;
+        let request = shim.target().any(2, "LinuxResources", resources).message(
+            3,
+            // Not for this runtime, which knows no knobs.
+            &Message::new().text(1, "hydra.pids.limit").text(2, "5"),
+        );
+        shim.client.call("Update", &request).unwrap();
+        assert!(!shim.call("Stats").unwrap().get_message(1).get_bytes(2).is_empty());
+        assert!(!shim.call("Pids").unwrap().all(1).is_empty());
+        shim.kill("", 9, false).unwrap();
+        assert_eq!(shim.wait("").unwrap().get(1), 137);
+        shim.end();
+    }
+}
+
+/// The containers of one pod under one monitor: asked for by annotation.
+#[test]
+fn a_pod_shares_a_monitor() {
+    ours!();
+    let pod = id("pod");
+    let in_pod = |script: &'static str, pod: String| {
+        move |config: &mut serde_json::Value| {
+            sh(script)(config);
+            config["annotations"] = json!({ "io.kubernetes.cri.sandbox-id": pod, "hydra-shim.group": "pod" });
+        }
+    };
+    let mut first = Shim::start(&host::shim(), &pod, &[], in_pod("echo first; sleep 1000", pod.clone()));
+    let name = format!("{pod}-b");
+    let mut second = Shim::join(&first, &name, in_pod("echo second; exit 8", pod.clone()));
+    assert_eq!(first.socket, second.socket, "one monitor");
+    assert_eq!(heads(&pod).len(), 2);
+    let fifos = [Fifos::new(&pod, false), Fifos::new(&name, false)];
+    for (shim, fifos) in [&mut first, &mut second].into_iter().zip(&fifos) {
+        let paths = fifos.paths();
+        let options = shim.options(&runtime());
+        shim.create(false, ["", &paths[1], &paths[2]], options).unwrap();
+        shim.call("Start").unwrap();
+    }
+    assert_eq!(second.wait("").unwrap().get(1), 8);
+    eventually("each has its own streams", || {
+        fifos[0].read("stdout") == "first\n" && fifos[1].read("stdout") == "second\n"
+    });
+    let root = janitor::scratch().join("roots/shim").join(NAMESPACE);
+    let logs = Run::new(host::runtime()).args(["--root", root.to_str().unwrap(), "logs", &name]).ok();
+    assert_eq!(logs.stdout, "second\n");
+    second.call("Delete").unwrap();
+    second.call("Shutdown").unwrap();
+    assert_eq!(first.call("State").unwrap().get(4), 2, "the other container runs on");
+    first.end();
+    eventually("the monitor goes with the last", || heads(&pod).is_empty());
+}
+
+/// What containerd calls when the shim is lost: it ends the container, and says how that ended.
+#[test]
+fn delete_ends_what_lost_its_shim() {
+    ours!();
+    let mut shim = start("lost", &[], sh("sleep 1000"));
+    let options = shim.options(&runtime());
+    shim.create(false, NONE, options).unwrap();
+    shim.call("Start").unwrap();
+    let pid = shim.call("State").unwrap().get(3) as i32;
+    // Both at once, or one brings the other back.
+    while !heads(&shim.id).is_empty() {
+        Run::sh(&format!(
+            "kill -KILL {}",
+            heads(&shim.id).iter().map(i32::to_string).collect::<Vec<_>>().join(" ")
+        ))
+        .out();
+    }
+    assert!(host::alive(pid), "the container runs on");
+    let answer = shim.delete();
+    assert_eq!((answer.get(1) as i32, answer.get(2)), (pid, 137));
+    eventually("it has ended", || !host::alive(pid));
+    assert!(!Path::new("/run/hydra-shim").join(NAMESPACE).join(&shim.id).exists());
+    assert_eq!(shim.delete().get(2), 137, "again, with nothing left");
+}
+
+#[test]
+fn a_checkpoint_is_made_and_comes_back_to_life() {
+    ours!();
+    if Run::new("criu").args(["check"]).tune(|_| ()).out().code != 0 {
+        integration::skip!("criu does not work on this kernel");
+    }
+    let script = "i=0; while :; do i=$((i+1)); echo $i >/tmp/n; sleep 0.1; done";
+    let mut shim = start("checkpoint", &[], sh(script));
+    let options = shim.options(&runtime());
+    shim.create(false, NONE, options.clone()).unwrap();
+    shim.call("Start").unwrap();
+    let image = janitor::scratch().join("image");
+    let how = Message::new().number(1, 1);
+    let request = shim.target().text(2, image.to_str().unwrap()).any(3, "CheckpointOptions", how.encode());
+    let made = shim.client.call("Checkpoint", &request);
+    if let Err(refused) = made {
+        panic!("{refused:?}");
+    }
+    shim.wait("").unwrap();
+    shim.call("Delete").unwrap();
+    let count = |shim: &Shim| fs::read_to_string(shim.bundle.rootfs().join("tmp/n")).unwrap_or_default();
+    let before: u32 = count(&shim).trim().parse().unwrap();
+    let request = shim
+        .target()
+        .text(2, shim.bundle.dir.to_str().unwrap())
+        .text(8, image.to_str().unwrap())
+        .any(10, "containerd.runc.v1.Options", options.encode());
+    shim.client.call("Create", &request).unwrap();
+    shim.call("Start").unwrap();
+    eventually("it counts on", || count(&shim).trim().parse::<u32>().is_ok_and(|n| n > before));
+    assert_eq!(shim.call("State").unwrap().get(4), 2);
+    shim.end();
+}
+
+/// The older and the newer service are one and the same.
+#[test]
+fn both_versions_of_the_service_are_answered() {
+    ours!();
+    let shim = start("services", &[], sh("true"));
+    for service in [TASK, "containerd.task.v3.Task"] {
+        let mut client = integration::ttrpc::Client::connect(&shim.socket, service);
+        assert_eq!(client.call("State", &shim.target()).unwrap_err().code, 5);
+    }
+    let mut client = integration::ttrpc::Client::connect(&shim.socket, "containerd.task.v4.Task");
+    assert_eq!(client.call("State", &shim.target()).unwrap_err().code, 12);
+    assert!(!Bundle::new("unused").dir.join("log").exists());
+    shim.end();
+}
