@@ -347,14 +347,14 @@ impl Step {
         let now = self.now;
         let (ready, waiting): (Vec<Closing>, Vec<Closing>) =
             std::mem::take(&mut self.state.closing).into_iter().partition(|c| {
-                let done = |p: &Process| p.pid == 0 || (p.recorded && p.drained);
+                let done = |p: &Process| p.pid == 0 || (p.recorded && p.handed_over());
                 self.state.process(&c.task, &c.exec).is_none_or(done) || now >= c.until
             });
         self.state.closing = waiting;
         for closing in ready {
             self.deleted(closing);
         }
-        let over = |t: &Task| t.standalone && t.init.recorded && t.init.drained && !t.deleting;
+        let over = |t: &Task| t.standalone && t.init.recorded && t.init.handed_over() && !t.deleting;
         if self.state.tasks.iter().all(over)
             && !self.state.tasks.is_empty()
             && self.state.ops.is_empty()

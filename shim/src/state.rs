@@ -155,6 +155,11 @@ message! {
 }
 
 impl Process {
+    /// Nothing of its output is left to pass on.
+    pub fn handed_over(&self) -> bool {
+        self.drained || (self.out.is_none() && self.err.is_none())
+    }
+
     pub fn exited(&self) -> bool {
         self.exited_at != 0
     }

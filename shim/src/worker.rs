@@ -171,8 +171,14 @@ impl Worker<'_> {
                     wanted.push((process.pidfd, libc::POLLIN, Source::Pid(t, p)));
                 }
                 wanted.push((process.console_listener, libc::POLLIN, Source::Console(t, p)));
-                for (stream, source) in [(&process.out, Source::Out(t, p)), (&process.err, Source::Err(t, p))]
-                {
+                // Until there is a process, what the pipes hold are the words of a runtime that may yet fail: they are
+                // part of its error, and not the container's output.
+                let streams = if process.pid == 0 {
+                    [None, None]
+                } else {
+                    [process.out.as_ref(), process.err.as_ref()]
+                };
+                for (stream, source) in streams.into_iter().zip([Source::Out(t, p), Source::Err(t, p)]) {
                     let Some(stream) = stream else { continue };
                     let held = fd(stream.stage_in).is_some_and(|f| sys::queued(f) > 0);
                     let stuck = stream.blocked != 0;

@@ -208,7 +208,7 @@ fn start_conmon(monitor: &Monitor, round: usize) -> [f64; 4] {
     }
     let end = ms(begun);
     let begun = Instant::now();
-    run(&runtime, &["--root", root, "delete", &id]);
+    run(&runtime, &["--root", root, "delete", "--force", &id]);
     [running, f64::NAN, end, ms(begun)]
 }
 
@@ -314,6 +314,7 @@ fn memory(monitor: &Monitor, execs: usize, bytes: u64) {
     let path = |name: &str| dir.join(name).to_str().expect("a path").to_string();
     let mut stdin = File::options().read(true).write(true).open(path("in")).expect("stdin");
     let read = reader(&dir.join("out"), bytes);
+    let _err = File::options().read(true).write(true).open(path("err")).expect("stderr");
     create(&mut shim, [&path("in"), &path("out"), &path("err")]);
     shim.call("Start").expect("Start");
     let pids = processes(monitor, &id);

@@ -89,7 +89,7 @@ fn options_come_in_every_wrapping() {
         assert_eq!(shim.wait("").unwrap().get(1), 4);
         shim.end();
     }
-    let mut shim = start("odd", &[], sh("true"));
+    let mut shim = start("odd-options", &[], sh("true"));
     let request = shim.target().any(10, "some.Options", Vec::new());
     let refused = shim.client.call("Create", &request).unwrap_err();
     assert!(refused.text.contains("some.Options"), "{refused:?}");

@@ -34,7 +34,8 @@ pub fn logs(place: &Place, options: &Options) -> Result<i32> {
     }
     while options.is("--follow") {
         let over = look(place).map_or(true, |(root, heads)| {
-            heads.is_empty() || root.state.task(&place.task).is_none_or(|t| t.init.recorded && t.init.drained)
+            heads.is_empty()
+                || root.state.task(&place.task).is_none_or(|t| t.init.recorded && t.init.handed_over())
         });
         let mut grown = false;
         for (n, stream) in streams.iter_mut().enumerate() {
