@@ -8,6 +8,7 @@ pub mod attrs;
 mod console;
 mod creds;
 mod exec;
+pub mod join;
 pub mod rootfs;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -129,7 +130,7 @@ fn become_container(init: Init<'_>, link: &ToParent) -> Result<Never> {
 fn enter_and_fork(init: &Init<'_>, link: &ToParent) -> Result<()> {
     join_cgroups(init)?;
     for (flag, fd) in init.joins() {
-        process::setns(fd, flag).with_context(|| format!("joining {}", describe(flag)))?;
+        join::enter(fd, flag)?;
     }
     let flags = (init.plan.namespaces.new & !(libc::CLONE_NEWCGROUP | CLONE_NEWTIME)) | libc::CLONE_PARENT;
     match process::clone(flags as u64, None).context("making the container's process")? {
@@ -157,7 +158,7 @@ fn enter_namespaces(init: &Init<'_>, link: &ToParent) -> Result<()> {
             // The parent joined the pid namespace for us.
             let flag = flag & !libc::CLONE_NEWPID;
             if flag != 0 {
-                process::setns(fd, flag).with_context(|| format!("joining {}", describe(flag)))?;
+                join::enter(fd, flag)?;
             }
         }
     }
@@ -173,20 +174,6 @@ fn enter_namespaces(init: &Init<'_>, link: &ToParent) -> Result<()> {
         process::unshare(libc::CLONE_NEWCGROUP).context("making a cgroup namespace")?;
     }
     Ok(())
-}
-
-fn describe(flags: i32) -> &'static str {
-    match flags {
-        libc::CLONE_NEWPID => "the pid namespace",
-        libc::CLONE_NEWNET => "the network namespace",
-        libc::CLONE_NEWNS => "the mount namespace",
-        libc::CLONE_NEWIPC => "the ipc namespace",
-        libc::CLONE_NEWUTS => "the uts namespace",
-        libc::CLONE_NEWUSER => "the user namespace",
-        libc::CLONE_NEWCGROUP => "the cgroup namespace",
-        CLONE_NEWTIME => "the time namespace",
-        _ => "the container's namespaces",
-    }
 }
 
 fn in_new_root<'a>(init: &'a Init<'_>, root: &'a Root<'_>, link: &ToParent) -> Result<exec::Program<'a>> {

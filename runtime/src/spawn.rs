@@ -48,8 +48,9 @@ pub fn spawn(mut init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child
     let ids = init.plan.ids.clone();
     let go_between = init.needs_go_between();
     let cloned = match process::clone(flags as u64, cgroup) {
-        // Before Linux 5.7 nobody is born in a cgroup: the child joins it as it joins those of v1.
-        Err(Errno::ENOSYS | Errno::EINVAL) if cgroup.is_some() => {
+        // Before Linux 5.7 nobody is born in a cgroup (E2BIG: those that know clone3 want zeros there): the child joins it
+        // as it joins those of v1.
+        Err(Errno::ENOSYS | Errno::EINVAL | Errno::E2BIG) if cgroup.is_some() => {
             init.cgroups.extend(cgroup.map(open_procs).transpose()?);
             process::clone(flags as u64, None)
         }
@@ -99,7 +100,7 @@ fn make_time_namespace(namespaces: &Namespaces) -> Result<()> {
 fn join_for_children(init: &Init<'_>) -> Result<()> {
     for (flag, fd) in init.joins() {
         if flag & libc::CLONE_NEWPID != 0 {
-            process::setns(fd, libc::CLONE_NEWPID).context("joining the pid namespace")?;
+            init::join::enter(fd, libc::CLONE_NEWPID)?;
         }
     }
     Ok(())

@@ -1,53 +1,122 @@
-//! `without CALL[,CALL]... PROGRAM ARGS...`: runs a program, and all that it starts, as if the kernel did not have these
-//! system calls: each comes back with ENOSYS. It shows what becomes of a program on older kernels.
+//! `without GROUP[,GROUP]... PROGRAM ARGS...`: runs a program, and all that it starts, as if the kernel did not have what
+//! a group names: its system calls come back with ENOSYS, or with what older kernels say to that use of them. `all` stands
+//! for every group. It shows what becomes of a program on older kernels; `docs/kernel-features.md` says what should.
 
-use std::ffi::CString;
-use std::os::unix::ffi::OsStringExt;
+use nix::errno::Errno;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::{Command, ExitCode};
 
-/// The calls that can be named, with their numbers on x86-64 (from 424 on they are the same on every architecture).
-const CALLS: &[(&str, u32)] = &[
-    ("pidfd_send_signal", 424),
-    ("open_tree", 428),
-    ("move_mount", 429),
-    ("fsopen", 430),
-    ("fsconfig", 431),
-    ("fsmount", 432),
-    ("fspick", 433),
-    ("pidfd_open", 434),
-    ("clone3", 435),
-    ("close_range", 436),
-    ("openat2", 437),
-    ("pidfd_getfd", 438),
-    ("faccessat2", 439),
-    ("mount_setattr", 442),
-    ("open_tree_attr", 467),
+/// Groups of system calls that came together, with their numbers on x86-64 (from 424 on they are the same everywhere).
+const CALLS: &[(&str, &[u32])] = &[
+    ("pidfd", &[424, 434, 438]), // pidfd_send_signal 5.1, pidfd_open 5.3, pidfd_getfd 5.6
+    ("open_tree", &[428, 467]),  // open_tree 5.2, open_tree_attr 6.15
+    ("move_mount", &[429]),      // 5.2
+    ("fsopen", &[430, 431, 432, 433]), // fsopen, fsconfig, fsmount, fspick 5.2
+    ("clone3", &[435]),          // 5.3
+    ("close_range", &[436]),     // 5.9
+    ("openat2", &[437]),         // 5.6
+    ("faccessat2", &[439]),      // 5.8
+    ("mount_setattr", &[442, 467]), // mount_setattr 5.12, open_tree_attr 6.15
 ];
 
-fn main() {
-    let mut args = std::env::args_os().skip(1);
-    let names = args.next().and_then(|n| n.into_string().ok()).unwrap_or_default();
-    let numbers: Vec<u32> = match names.as_str() {
-        "new" => CALLS.iter().map(|c| c.1).collect(),
-        names => names.split(',').map(number).collect(),
-    };
-    let argv: Vec<CString> =
-        args.map(|a| CString::new(a.into_vec()).expect("no NUL in an argument")).collect();
-    assert!(!argv.is_empty(), "without CALL[,CALL]... PROGRAM ARGS...");
-    sys::forbid(&numbers).unwrap_or_else(|e| panic!("the filter can't be installed: {e}"));
-    let error = nix::unistd::execvp(&argv[0], &argv).unwrap_err();
-    panic!("{:?}: {error}", argv[0]);
+/// Groups that are no call of their own but a use of one. Who makes such a call waits until it has been looked at.
+const USES: &[Use] = &[
+    Use { group: "cgroup.kill", calls: &[libc::SYS_openat, libc::SYS_openat2], refuse: opens_cgroup_kill }, // 5.14
+    Use { group: "clone_into_cgroup", calls: &[libc::SYS_clone3], refuse: clones_into_cgroup }, // 5.7
+    Use { group: "setns_pidfd", calls: &[libc::SYS_setns], refuse: enters_by_pidfd },           // 5.8
+];
+
+struct Use {
+    group: &'static str,
+    calls: &'static [libc::c_long],
+    /// The error that an older kernel would give.
+    refuse: fn(&Call) -> Option<Errno>,
 }
 
-fn number(name: &str) -> u32 {
-    CALLS.iter().find(|c| c.0 == name).unwrap_or_else(|| panic!("no call named {name:?} is known here")).1
+/// A system call that somebody is about to make.
+struct Call {
+    pid: u32,
+    number: libc::c_long,
+    args: [u64; 6],
+}
+
+impl Call {
+    /// What lies at an address of the caller's memory; less than asked for where that ends.
+    fn memory(&self, address: u64, size: usize) -> Vec<u8> {
+        let mut bytes = vec![0; size];
+        let memory = File::open(format!("/proc/{}/mem", self.pid));
+        let read = memory.and_then(|m| m.read_at(&mut bytes, address)).unwrap_or(0);
+        bytes.truncate(read);
+        bytes
+    }
+}
+
+fn opens_cgroup_kill(call: &Call) -> Option<Errno> {
+    let path = call.memory(call.args[1], 512);
+    let path = path.split(|byte| *byte == 0).next()?;
+    (path.rsplit(|byte| *byte == b'/').next()? == b"cgroup.kill").then_some(Errno::ENOENT)
+}
+
+fn clones_into_cgroup(call: &Call) -> Option<Errno> {
+    let flags = u64::from_ne_bytes(call.memory(call.args[0], 8).try_into().ok()?);
+    // The descriptor lies where those kernels expect zeros.
+    (flags & 0x2_0000_0000 != 0).then_some(Errno::E2BIG)
+}
+
+fn enters_by_pidfd(call: &Call) -> Option<Errno> {
+    let link = std::fs::read_link(format!("/proc/{}/fd/{}", call.pid, call.args[0])).ok()?;
+    link.to_string_lossy().contains("pidfd").then_some(Errno::EINVAL)
+}
+
+const USAGE: &str = "without GROUP[,GROUP]... PROGRAM ARGS...";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let named = args.next().and_then(|n| n.into_string().ok()).expect(USAGE);
+    let program: OsString = args.next().expect(USAGE);
+    let all = || CALLS.iter().map(|c| c.0).chain(USES.iter().map(|u| u.group));
+    let groups: Vec<&str> = if named == "all" { all().collect() } else { named.split(',').collect() };
+    if let Some(unknown) = groups.iter().find(|g| !all().any(|known| known == **g)) {
+        panic!("no group named {unknown:?}; there are: {}", all().collect::<Vec<_>>().join(" "));
+    }
+    let calls = CALLS.iter().filter(|c| groups.contains(&c.0)).flat_map(|c| c.1).copied().collect::<Vec<_>>();
+    sys::forbid(&calls).unwrap_or_else(|e| panic!("the filter can't be installed: {e}"));
+    let uses = USES.iter().filter(|u| groups.contains(&u.group)).collect::<Vec<_>>();
+    if !uses.is_empty() {
+        sys::ask(uses).unwrap_or_else(|e| panic!("the filter can't be installed: {e}"));
+    }
+    let status = Command::new(&program).args(args).status().unwrap_or_else(|e| panic!("{program:?}: {e}"));
+    status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(code as u8))
 }
 
 #[allow(unsafe_code)]
 mod sys {
+    use super::{Call, Use};
     use libc::{sock_filter, sock_fprog, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
+    use nix::errno::Errno;
+    use std::os::fd::RawFd;
+    use std::sync::mpsc;
 
     /// Installs a filter that answers these calls with ENOSYS, for this process and its offspring.
     pub fn forbid(numbers: &[u32]) -> nix::Result<()> {
+        install(numbers, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32, 0).map(drop)
+    }
+
+    /// Has another thread decide over the calls that `uses` names, for this thread and what it starts.
+    pub fn ask(uses: Vec<&'static Use>) -> nix::Result<()> {
+        let (send, receive) = mpsc::channel();
+        let mut numbers: Vec<u32> = uses.iter().flat_map(|u| u.calls).map(|n| *n as u32).collect();
+        numbers.dedup();
+        std::thread::spawn(move || answer(receive.recv().expect("a listener"), &uses));
+        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        let listener = install(&numbers, libc::SECCOMP_RET_USER_NOTIF, flags)?;
+        send.send(listener).expect("the thread is there");
+        Ok(())
+    }
+
+    fn install(numbers: &[u32], verdict: u32, flags: libc::c_ulong) -> nix::Result<RawFd> {
         let op = |code: u32, jt: u8, k: u32| sock_filter { code: code as u16, jt, jf: 0, k };
         // The number of the call is the first word of what the filter sees.
         let mut program = vec![op(BPF_LD | BPF_W | BPF_ABS, 0, 0)];
@@ -55,11 +124,36 @@ mod sys {
             program.push(op(BPF_JMP | BPF_JEQ | BPF_K, (numbers.len() - i) as u8, *number));
         }
         program.push(op(BPF_RET | BPF_K, 0, libc::SECCOMP_RET_ALLOW));
-        program.push(op(BPF_RET | BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+        program.push(op(BPF_RET | BPF_K, 0, verdict));
         let filter = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
         // SAFETY: `filter` points to `program`, which lives until the call is over; the kernel copies it. Root needs no
         // no-new-privileges for this, which would change what the program under test may do.
-        let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &filter) };
-        nix::errno::Errno::result(result).map(drop)
+        let r = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &filter) };
+        Errno::result(r).map(|fd| fd as RawFd)
+    }
+
+    /// Lets every call go on that no use refuses, until nobody is left who could make one.
+    fn answer(listener: RawFd, uses: &[&Use]) {
+        const RECEIVE: libc::c_ulong = 0xc050_2100; // SECCOMP_IOCTL_NOTIF_RECV
+        const SEND: libc::c_ulong = 0xc018_2101; // SECCOMP_IOCTL_NOTIF_SEND
+        loop {
+            // SAFETY: zeros are a valid seccomp_notif, and what the kernel demands to get.
+            let mut asked: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+            // SAFETY: the request wants a seccomp_notif that lives for the call.
+            if unsafe { libc::ioctl(listener, RECEIVE as _, &mut asked) } < 0 {
+                match Errno::last() {
+                    Errno::ENOENT | Errno::EINTR => continue, // who asked was killed meanwhile
+                    _ => return,
+                }
+            }
+            let call = Call { pid: asked.pid, number: asked.data.nr.into(), args: asked.data.args };
+            let mut asks = uses.iter().filter(|u| u.calls.contains(&call.number));
+            let refused = asks.find_map(|u| (u.refuse)(&call));
+            let flags = if refused.is_some() { 0 } else { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 };
+            let error = refused.map_or(0, |e| -(e as i32));
+            let mut reply = libc::seccomp_notif_resp { id: asked.id, val: 0, error, flags };
+            // SAFETY: the request wants a seccomp_notif_resp that lives for the call. Who asked may be gone.
+            unsafe { libc::ioctl(listener, SEND as _, &mut reply) };
+        }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! `differs!(Runc, "…")` marks what a peer is known to do otherwise, with the reason.
 
+mod apparmor;
 mod attributes;
 mod blkio;
 mod cgroups;
@@ -16,6 +17,7 @@ mod knobs;
 mod knobs_engines;
 mod lifecycle;
 mod namespaces;
+mod podman;
 mod process;
 mod readme;
 mod rootfs;
@@ -26,3 +28,4 @@ mod shim;
 mod shim_alone;
 mod shim_docker;
 mod shim_options;
+mod systemd;

@@ -11,7 +11,7 @@ use crate::create::{inherited_fds, write_pid_file};
 use crate::error::{Context, Error, Kind, Result};
 use crate::foreground::{self, Foreground};
 use crate::init::attrs;
-use crate::init::{Init, Start};
+use crate::init::{join, Init, Start};
 use crate::link::Request;
 use crate::plan::{self, Plan};
 use crate::spawn::{self, Child};
@@ -242,29 +242,10 @@ fn namespaces_of(init: ProcessId, spec: &Spec) -> Result<Vec<(i32, OwnedFd)>> {
             }
             Ok(vec![(flags, pidfd)])
         }
-        Err(nix::errno::Errno::ENOSYS) => namespaces_by_file(init, flags),
+        // Before Linux 5.3.
+        Err(nix::errno::Errno::ENOSYS) => crate::create::open_namespaces(&join::files(init.pid, flags)),
         Err(_) => Err(gone()),
     }
-}
-
-/// Before Linux 5.3, and where pidfds don't name namespaces (before 5.8).
-fn namespaces_by_file(init: ProcessId, flags: i32) -> Result<Vec<(i32, OwnedFd)>> {
-    const FILES: [(&str, i32); 8] = [
-        ("user", libc::CLONE_NEWUSER),
-        ("pid", libc::CLONE_NEWPID),
-        ("net", libc::CLONE_NEWNET),
-        ("ipc", libc::CLONE_NEWIPC),
-        ("uts", libc::CLONE_NEWUTS),
-        ("cgroup", libc::CLONE_NEWCGROUP),
-        ("time", validate::CLONE_NEWTIME),
-        ("mnt", libc::CLONE_NEWNS),
-    ];
-    let paths: Vec<_> = FILES
-        .iter()
-        .filter(|(_, flag)| flags & flag != 0)
-        .map(|(name, flag)| (*flag, format!("/proc/{}/ns/{name}", init.pid).into()))
-        .collect();
-    crate::create::open_namespaces(&paths)
 }
 
 fn publish(child: &Child, pidfd_socket: Option<OwnedFd>, pid_file: Option<&Path>) -> Result<()> {

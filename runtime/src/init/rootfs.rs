@@ -143,16 +143,14 @@ impl Prepared {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             other => other?,
         };
-        match sys::open_tree(target.as_fd(), c"", true) {
-            Ok(tree) => match sys::mount_setattr(tree.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, None) {
-                Err(Errno::ENOSYS) => {}
-                other => {
-                    other?;
-                    return Ok(sys::move_mount(tree.as_fd(), target.as_fd())?);
-                }
-            },
+        let sealed = sys::open_tree(target.as_fd(), c"", true).and_then(|tree| {
+            sys::mount_setattr(tree.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, None)?;
+            sys::move_mount(tree.as_fd(), target.as_fd())
+        });
+        match sealed {
+            // Linux before 5.12.
             Err(Errno::ENOSYS) => {}
-            Err(e) => return Err(e.into()),
+            other => return Ok(other?),
         }
         let place = via(target.as_fd());
         mount(Some(&place), &place, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;

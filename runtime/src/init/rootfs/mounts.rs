@@ -186,20 +186,20 @@ impl Prepared {
         let make = if is_directory { Make::Directory } else { Make::File };
         let target = self.guarded(resolve_or_make(self.root(), path, make)?)?;
         let (set, clear) = one.options.attributes();
-        if let Some(tree) = opened {
-            if set | clear != 0 {
-                sys::mount_setattr(tree, false, set, clear, None)?;
+        let attached = match opened {
+            Some(tree) => attach(tree, target.as_fd(), set, clear),
+            None => open_tree(from, recursive).and_then(|t| attach(t.as_fd(), target.as_fd(), set, clear)),
+        };
+        match attached {
+            Ok(Attached::WithAttributes) => return Ok(()),
+            Ok(Attached::Bare) => {}
+            // Linux before 5.2. What has its ids mapped is nothing that could be bound by path.
+            Err(Errno::ENOSYS) if one.options.idmap.is_none() => {
+                let rec = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+                mount(Some(from), &via(target.as_fd()), NONE, MsFlags::MS_BIND | rec, NONE)?;
             }
-            return Ok(sys::move_mount(tree, target.as_fd())?);
-        }
-        match bind_tree(from, recursive, set, clear) {
-            Ok(tree) => return Ok(sys::move_mount(tree.as_fd(), target.as_fd())?),
-            // Linux before 5.12.
-            Err(Errno::ENOSYS) => {}
             Err(e) => return Err(e.into()),
         }
-        let rec = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
-        mount(Some(from), &via(target.as_fd()), NONE, MsFlags::MS_BIND | rec, NONE)?;
         if set | clear == 0 {
             return Ok(());
         }
@@ -304,14 +304,27 @@ impl Prepared {
     }
 }
 
-fn bind_tree(from: &Path, recursive: bool, set: u64, clear: u64) -> Result<OwnedFd, Errno> {
-    let here = nix::fcntl::AT_FDCWD;
+fn open_tree(from: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
     let name = CString::new(from.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-    let tree = sys::open_tree(here, &name, recursive)?;
-    if set | clear != 0 {
-        sys::mount_setattr(tree.as_fd(), false, set, clear, None)?;
-    }
-    Ok(tree)
+    sys::open_tree(nix::fcntl::AT_FDCWD, &name, recursive)
+}
+
+enum Attached {
+    WithAttributes,
+    /// Linux before 5.12: they are to be set by a remount.
+    Bare,
+}
+
+fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, set: u64, clear: u64) -> Result<Attached, Errno> {
+    let attributes = match set | clear {
+        0 => Ok(()),
+        _ => sys::mount_setattr(tree, false, set, clear, None),
+    };
+    let attached = match attributes {
+        Err(Errno::ENOSYS) => Attached::Bare,
+        other => other.map(|()| Attached::WithAttributes)?,
+    };
+    sys::move_mount(tree, target).map(|()| attached)
 }
 
 fn data(options: &Options) -> Option<String> {

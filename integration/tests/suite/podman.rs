@@ -1,0 +1,93 @@
+//! Podman with the program under test as its runtime, compared with runc: what a user sees must be the same.
+
+use integration::{bundle, host, janitor, Out, Run};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// A store of the tests' own with the image `box` in it, or why there is none.
+fn store() -> Result<&'static Path, &'static str> {
+    static STORE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    STORE.get_or_init(make_store).as_ref().map(PathBuf::as_path).map_err(String::as_str)
+}
+
+fn make_store() -> Result<PathBuf, String> {
+    if Run::sh("command -v podman runc").out().code != 0 {
+        return Err("podman is not installed".into());
+    }
+    let dir = janitor::scratch().join("podman");
+    std::fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
+    janitor::at_end(&format!("{} rm --all --force --time 0", podman(&dir, "runc")));
+    let image =
+        format!("tar -C {} -c . | {} import - box", bundle::template().display(), podman(&dir, "runc"));
+    match Run::sh(&image).patient(3).out() {
+        out if out.code == 0 => Ok(dir),
+        out => Err(format!("podman can't import an image here: {}", out.stderr.trim())),
+    }
+}
+
+/// The start of every command line.
+fn podman(dir: &Path, runtime: &str) -> String {
+    let manager = if host::systemd_driver() { "systemd" } else { "cgroupfs" };
+    let d = dir.display();
+    format!(
+        "podman --root {d}/root --runroot {d}/run --tmpdir {d}/tmp --cgroup-manager {manager} --events-backend file \
+         --runtime {runtime}"
+    )
+}
+
+/// A script in which `$P` is podman with the runtime chosen, `$N` a name for containers.
+#[track_caller]
+fn script(dir: &Path, script: &str, runtime: &str, name: &str) -> Out {
+    Run::new("bash")
+        .args(["-c", &format!("P='{}'; N={name}; {script}", podman(dir, runtime))])
+        .dir(dir)
+        .patient(3)
+        .out()
+}
+
+#[track_caller]
+fn like_runc(name: &str, text: &str) {
+    let dir = match store() {
+        Ok(dir) => dir,
+        Err(reason) => integration::skip!("{reason}"),
+    };
+    let program = std::fs::canonicalize(host::runtime()).unwrap();
+    let ours = script(dir, text, program.to_str().unwrap(), &format!("{name}-tested"));
+    let theirs = script(dir, text, "runc", &format!("{name}-runc"));
+    let plain =
+        |s: &str| s.replace(&format!("{name}-tested"), "NAME").replace(&format!("{name}-runc"), "NAME");
+    assert_eq!(plain(&ours.stdout), plain(&theirs.stdout), "with {text}\n  ours: {ours}\n  runc: {theirs}");
+    assert_eq!(ours.code, theirs.code, "with {text}\n  ours: {ours}\n  runc: {theirs}");
+    assert!(!ours.stdout.is_empty(), "the case shows nothing: {text}: {ours}");
+}
+
+macro_rules! cases {
+    ($($name:ident: $script:expr;)*) => { $(#[test] fn $name() { like_runc(concat!("pod-", stringify!($name)), $script); })* };
+}
+
+cases! {
+    run: "$P run --rm --network none box echo hello; echo $?; $P run --rm --network none box sh -c 'exit 7'; echo $?";
+    unknown_program: "$P run --rm --network none box nothing >/dev/null 2>&1; echo $?; $P run --rm --network none box /etc/passwd >/dev/null 2>&1; echo $?";
+    exec: "$P run -d --name $N --network none box sleep 1000 >/dev/null; $P exec $N echo in; $P exec -u 1000 -w /tmp -e A=b $N sh -c 'id -u; pwd; echo $A; exit 5'; echo $?; $P rm -f -t 0 $N";
+    stop: "$P run -d --name $N --network none box sh -c 'trap \"exit 3\" TERM; while :; do sleep 0.1; done' >/dev/null; sleep 1; $P stop $N; $P inspect -f '{{.State.ExitCode}} {{.State.Status}}' $N; $P rm $N";
+    pause: "$P run -d --name $N --network none box sleep 1000 >/dev/null; $P pause $N >/dev/null; $P inspect -f '{{.State.Status}}' $N; $P unpause $N >/dev/null; $P exec $N echo back; $P rm -f -t 0 $N";
+    limits: "$P run --rm --network none --memory 64m --cpus 0.5 --cpu-shares 512 --cpuset-cpus 0 --pids-limit 50 box sh -c 'grep Cpus_allowed_list /proc/self/status; cd /sys/fs/cgroup; cat memory.max cpu.max cpu.weight pids.max 2>/dev/null; cat memory/memory.limit_in_bytes pids/pids.max 2>/dev/null; true'";
+    update: "$P run -d --name $N --network none --memory 64m box sleep 1000 >/dev/null; $P update --memory 128m --cpus 0.5 $N >/dev/null; echo $?; $P exec $N sh -c 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max'; $P rm -f -t 0 $N";
+    user: "$P run --rm --network none --user 1000:2000 box id; $P run --rm --network none --user user --group-add 7 box id";
+    userns: "$P run --rm --network none --uidmap 0:100000:65536 --gidmap 0:100000:65536 box sh -c 'id -u; cat /proc/self/uid_map | tr -s \" \"; touch /made && stat -c %u /made'";
+    capabilities: "for f in '' '--cap-add SYS_TIME' '--cap-drop ALL' '--privileged'; do $P run --rm --network none $f box grep Cap /proc/self/status; done";
+    read_only: "$P run --rm --network none --read-only box sh -c 'exec 2>&1; touch /x; touch /tmp/x && echo tmp'";
+    volumes: "mkdir -p $N.d; echo x >$N.d/f; $P run --rm --network none -v $PWD/$N.d:/mnt:ro box sh -c 'exec 2>&1; cat /mnt/f; touch /mnt/g'; $P run --rm --network none -v $N:/data box sh -c 'echo kept >/data/f; cat /data/f'; $P volume rm $N";
+    devices: "$P run --rm --network none --device /dev/null:/dev/mine:rw box stat -c '%t:%T %a' /dev/mine; $P run --rm --network none box ls /dev | sort";
+    ulimits_and_sysctls: "$P run --rm --network none --ulimit nofile=123:456 --sysctl kernel.msgmax=9999 box sh -c 'ulimit -Sn; ulimit -Hn; cat /proc/sys/kernel/msgmax'";
+    seccomp: "$P run --rm --network none box sh -c 'exec 2>&1; grep Seccomp: /proc/self/status; unshare -m true; echo $?'";
+    mount_table: "$P run --rm --network none box sh -c 'cut -d\" \" -f5,6 /proc/self/mountinfo | grep -v -e \"cgroup r[ow]\" -e /etc/ -e /run/.containerenv | sort'";
+    top: "$P run -d --name $N --network none box sleep 1000 >/dev/null; $P top $N comm; $P rm -f -t 0 $N";
+    stats: "$P run -d --name $N --network none --memory 64m box sleep 1000 >/dev/null; $P stats --no-stream --format '{{.PIDs}}' $N; $P rm -f -t 0 $N";
+    pod: "$P pod create --name $N-pod --network none --infra=false >/dev/null; $P run --rm --pod $N-pod box echo member; echo $?; $P pod rm -f -t 0 $N-pod >/dev/null; echo $?";
+    create_start_wait: "$P create --name $N --network none box sh -c 'echo made; exit 4' >/dev/null; $P start -a $N; echo $?; $P wait $N; $P rm $N";
+    restart: "$P run -d --name $N --network none box sleep 1000 >/dev/null; $P restart -t 0 $N; $P inspect -f '{{.State.Status}}' $N; $P rm -f -t 0 $N";
+    kill: "$P run -d --name $N --network none box sleep 1000 >/dev/null; $P kill $N >/dev/null; $P wait $N; $P rm $N";
+    cgroup_parent: "$P run -d --name $N --network none --cgroup-parent $(systemctl is-system-running >/dev/null 2>&1; [ -d /run/systemd/system ] && case \"$P\" in *cgroupfs*) echo /hydra-parent;; *) echo hydraparent.slice;; esac) box sleep 1000 >/dev/null; p=$($P inspect -f '{{.State.Pid}}' $N); grep -o 'hydra-*parent[.a-z]*/' /proc/$p/cgroup | sort -u; $P rm -f -t 0 $N";
+    init: "$P run --rm --network none --init box cat /proc/1/comm 2>&1 | head -1";
+}
