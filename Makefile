@@ -29,7 +29,7 @@ demo: build ## show a container of ours running under a private Docker (root)
 	@$(IN)/demo
 
 .PHONY: test
-test: ## what was seen green on one host: lints, unit tests, the suite, a private Docker (root)
+test: ## lints, unit tests, the suite here, with older calls alone, in emulated machines, a private Docker (root)
 	@$(IN)/test
 
 .PHONY: build
@@ -64,7 +64,7 @@ figures: build ## the papers' figures with today's programs, to docs/figures: up
 	@$(IN)/figures
 
 .PHONY: test-guest
-test-guest: build ## the suite inside emulated machines: cgroup v2, systemd, other kernels; FULL=1 for all (root)
+test-guest: build ## the lanes of the emulated machines alone; FULL=1 for all of the suite there (root)
 	@$(IN)/setup engine guest
 	@$(IN)/test-guest
 

@@ -3,58 +3,112 @@
 
 guest=integration/guest
 share=$top/target/guest-share
+bookworm_v1='systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1'
 
-# What the machines are given: static programs, nothing else.
+# prepare_guests: has the images built while something else runs
+prepare_guests() {
+  (for suite in trixie bookworm; do nice -n 19 "$guest/guest-build" "$suite"; done) >"$logs/guest-images.log" 2>&1 </dev/null &
+}
+
+# What the machines are given: programs of ours, nothing else.  The crates' test programs come as CRATE-NAME.
 stage() {
   rm -rf "$share"
   mkdir -p "$share"
   cp -L target/release/runtime target/release/shim target/x86_64-unknown-linux-gnu/release/without "$share/" &&
-    cp "$(integration/scripts/suite-path)" "$share/suite" && strip "$share/suite"
+    cp "$(integration/scripts/suite-path)" "$share/suite" || return
+  cargo test --quiet --no-run -p cgroup --message-format=json |
+    jq -r 'select(.profile.test? and .executable) | "\(.target.kind[0]) \(.target.name) \(.executable)"' |
+    while read -r kind name file; do
+      if [[ $kind == test ]]; then cp "$file" "$share/cgroup-$name"; fi
+    done
+  strip "$share"/suite "$share"/cgroup-*
 }
 
-# The names of a lane's tests.
-subset() { [[ ${FULL-} ]] || awk -v lane="[$1]" '/^\[/ { on = $0 == lane; next } on && !/^#/ { print }' "$guest/subset.txt"; }
+# tests LANE: the arguments that choose a lane's tests, from lanes.txt
+tests() {
+  local wanted=names
+  [[ ${FULL-} ]] && wanted=full
+  awk -v lane="[$1]" -v wanted="$wanted" '
+    /^\[/ { on = $1 == lane; next }
+    !on || /^#/ || !NF { next }
+    $1 == "full" { $1 = ""; if (wanted == "full") print; next }
+    wanted == "names" { print $1 }' "$guest/lanes.txt"
+}
 
-# A docker test's name is also the beginning of others: those are taken whole.
-exact() { [[ $1 == docker ]] && echo --exact; }
-
-# in_guest MACHINE SUBSET VARIABLE=VALUE... [-- WRAPPER...]
+# in_guest MACHINE LANE VARIABLE=VALUE... [-- WRAPPER...]: the lane's tests there
 in_guest() {
-  local machine=$1 set=$2 variables=() wrapper=()
+  local machine=$1 lane=$2 variables=() wrapper=() chosen
   shift 2
   while (($#)) && [[ $1 != -- ]]; do variables+=("$1") && shift; done
   (($#)) && shift && wrapper=("$@")
+  chosen=$(tests "$lane")
+  # Names of Docker's cases are also the beginnings of others.
+  [[ ${FULL-} || $chosen != *docker::* ]] || chosen+=' --exact'
   local runtime=${GUEST_RUNTIME:-/usr/local/bin/runtime}
-  # shellcheck disable=SC2046
-  "$guest/guest-shell" run "$machine" --timeout "$guest_limit" -- env RUNTIME=$runtime PATIENCE=600 QUICK=1 RUST_BACKTRACE=0 \
-    "${variables[@]}" "${wrapper[@]}" /usr/local/bin/suite --show-output --test-threads=2 $(exact "$set") $(subset "$set")
+  # shellcheck disable=SC2086
+  "$guest/guest-shell" run "$machine" --timeout "$guest_limit" -- env "RUNTIME=$runtime" PATIENCE=600 QUICK=1 RUST_BACKTRACE=0 \
+    "${variables[@]}" "${wrapper[@]}" /usr/local/bin/suite --show-output --test-threads=2 $chosen
+}
+
+# crate_in_guest MACHINE: the tests of the crate cgroup against the kernel and the systemd there
+crate_in_guest() {
+  "$guest/guest-shell" run "$1" --timeout "$guest_limit" -- sh -c '
+    code=0
+    for program in /usr/local/bin/cgroup-*; do "$program" --show-output --test-threads=2 || code=1; done
+    exit $code'
 }
 
 start() { # MACHINE OPTION...
   local machine=$1
   shift
   "$guest/guest-shell" start "$machine" --share "$share:/hydra:ro" "$@" &&
-    "$guest/guest-shell" run "$machine" -- sh -c 'cp /hydra/* /usr/local/bin/'
+    "$guest/guest-shell" run "$machine" -- sh -c 'cp /hydra/* /usr/local/bin/; ln -sf shim /usr/local/bin/containerd-shim-hydra-v2'
+}
+
+# guest_lane MACHINE LANE TITLE ARGUMENTS OF in_guest...: one of those asked for in LANES, or any
+guest_lane() {
+  local machine=$1 lane=$2 title=$3
+  shift 3
+  [[ ! ${LANES-} || " $LANES " == *" $lane "* ]] || return 0
+  if [[ $lane == *-crate ]]; then
+    lane "guest $title" "$guest_limit" crate_in_guest "$machine"
+  else
+    lane "guest $title" "$guest_limit" in_guest "$machine" "$lane" "$@"
+  fi
+}
+
+# machine NAME TITLE OPTION...: starts it, and has it stopped whatever happens
+machine() {
+  local name=$1 title=$2
+  shift 2
+  check "guest $title: up" 1200 bash -c 'start "$@"' - "$name" "$@"
 }
 
 guest_lanes() {
-  local name=hydra-$$ guest_limit=600
+  local m=hydra-$$ guest_limit=600
   [[ ${FULL-} ]] && guest_limit=14400
   stage || { tell 'guests' 0 1 0 0; return; }
-  export -f in_guest subset exact start
+  export -f in_guest crate_in_guest tests start
   export guest guest_limit share
   # shellcheck disable=SC2064
-  trap "$guest/guest-shell stop $name-v2 >/dev/null 2>&1; $guest/guest-shell stop $name-v1 >/dev/null 2>&1" EXIT
-  if check 'guest: trixie, up' 1200 bash -c "start $name-v2 --suite trixie"; then
-    lane 'guest: v2, systemd driver' $guest_limit bash -c "in_guest $name-v2 v2 CGROUP_DRIVER=systemd"
-    lane 'guest: v2, cgroupfs driver' $guest_limit bash -c "in_guest $name-v2 v2"
-    lane 'guest: v2, no calls after 4.18' $guest_limit bash -c "in_guest $name-v2 old -- /usr/local/bin/without new"
-    lane 'guest: docker 26, compared with runc' $guest_limit bash -c "in_guest $name-v2 docker"
+  trap "$guest/guest-shell stop $m-v2 >/dev/null 2>&1; $guest/guest-shell stop $m-v1 >/dev/null 2>&1" EXIT
+  if [[ ! ${LANES-} || $LANES == *v2-* ]] && machine $m-v2 'trixie, cgroup v2' --suite trixie; then
+    guest_lane $m-v2 v2-crate 'v2: the crate cgroup'
+    guest_lane $m-v2 v2-systemd 'v2: systemd driver' CGROUP_DRIVER=systemd
+    guest_lane $m-v2 v2-apparmor 'v2: AppArmor' CGROUP_DRIVER=systemd
+    guest_lane $m-v2 v2-cgroupfs 'v2: cgroupfs driver'
+    guest_lane $m-v2 v2-rootless 'v2: rootless'
+    guest_lane $m-v2 v2-old 'v2: no calls after 4.18' -- /usr/local/bin/without all
+    guest_lane $m-v2 v2-docker 'v2: Docker 26'
+    guest_lane $m-v2 v2-ctr 'v2: containerd 1.7, ctr'
+    guest_lane $m-v2 v2-podman 'v2: Podman 5.4' CGROUP_DRIVER=systemd
+    guest_lane $m-v2 v2-shim 'v2: our shim'
+    [[ ${KEEP-} ]] || "$guest/guest-shell" stop "$m-v2"
   fi
-  [[ ${KEEP-} ]] || "$guest/guest-shell" stop "$name-v2"
-  local v1='systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1'
-  if check 'guest: bookworm, up' 1200 bash -c "start $name-v1 --suite bookworm --append '$v1'"; then
-    lane 'guest: v1, systemd driver' $guest_limit bash -c "in_guest $name-v1 v1 CGROUP_DRIVER=systemd"
+  if [[ ! ${LANES-} || $LANES == *v1-* ]] && machine $m-v1 'bookworm, cgroup v1' --suite bookworm --append "$bookworm_v1"; then
+    guest_lane $m-v1 v1-crate 'v1: the crate cgroup'
+    guest_lane $m-v1 v1-systemd 'v1: systemd driver' CGROUP_DRIVER=systemd
+    guest_lane $m-v1 v1-docker 'v1: Docker 20.10'
+    [[ ${KEEP-} ]] || "$guest/guest-shell" stop "$m-v1"
   fi
-  [[ ${KEEP-} ]] || "$guest/guest-shell" stop "$name-v1"
 }

@@ -54,6 +54,12 @@ pub fn quick() -> bool {
     std::env::var_os("QUICK").is_some_and(|v| v != "0" && !v.is_empty())
 }
 
+/// Whether one of these groups was taken from the kernel by the program `without`.
+pub fn lacks(groups: &[&str]) -> bool {
+    let taken = std::env::var("WITHOUT").unwrap_or_default();
+    taken.split(',').any(|group| groups.contains(&group))
+}
+
 /// Whether containers go to systemd's care (`CGROUP_DRIVER=systemd`).
 pub fn systemd_driver() -> bool {
     std::env::var("CGROUP_DRIVER").is_ok_and(|d| d == "systemd")

@@ -267,7 +267,7 @@ fn make_cgroup(
         properties: cgroup::systemd::annotations(
             spec.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str())),
         )?,
-        ..cgroup::Options::default()
+        owner: crate::plan::cgroup_owner(spec),
     };
     let mut resources = decided.knobs.resources(spec, location).into_owned();
     // After the configuration's own: what every container may use (config-linux.md, "Default Devices").

@@ -127,6 +127,28 @@ impl Plan {
     }
 }
 
+/// The host's uid that a v2 cgroup is given to: the container's own user, if it sees the cgroup as a root of its own and may
+/// write there (config-linux.md, "Cgroup ownership").
+pub fn cgroup_owner(spec: &Spec) -> Option<u32> {
+    let linux = spec.linux.as_ref()?;
+    let namespaces = Namespaces::plan(linux).ok()?;
+    let is_cgroup = |kind: &str| kind == "cgroup" || kind == "cgroup2";
+    let mount = spec.mounts.iter().find(|m| m.kind.as_deref().is_some_and(is_cgroup))?;
+    let mode = mount.options.iter().rev().find(|o| *o == "ro" || *o == "rw");
+    if !namespaces.makes(libc::CLONE_NEWCGROUP) || mode.is_some_and(|o| o == "ro") {
+        return None;
+    }
+    let user = spec.process.as_ref().map_or(0, |p| p.user.uid);
+    if !namespaces.has(libc::CLONE_NEWUSER) {
+        return Some(user);
+    }
+    let mapped = linux
+        .uid_mappings
+        .iter()
+        .find(|m| (m.container_id..m.container_id.saturating_add(m.size)).contains(&user));
+    mapped.map(|m| m.host_id + (user - m.container_id))
+}
+
 /// A string for the kernel; `what` names it in the error.
 pub fn c_string(text: &str, what: &str) -> Result<CString> {
     CString::new(text).map_err(|_| crate::error::Error::invalid(format!("{what} holds a NUL byte: {text:?}")))
@@ -143,6 +165,26 @@ mod tests {
             .map(|(k, p)| Namespace { kind: k.to_string(), path: p.map(str::to_string) })
             .collect();
         Linux { namespaces, ..Linux::default() }
+    }
+
+    #[test]
+    fn a_cgroup_goes_to_who_can_use_it() {
+        let owner = |namespaces: &str, options: &str, uid: u32| {
+            let spec = format!(
+                r#"{{ "ociVersion": "1.2.0", "process": {{ "user": {{ "uid": {uid}, "gid": 0 }}, "cwd": "/" }},
+                "mounts": [{{ "destination": "/sys/fs/cgroup", "type": "cgroup", "options": [{options}] }}],
+                "linux": {{ "uidMappings": [{{ "containerID": 0, "hostID": 100000, "size": 10 }}],
+                "namespaces": [{namespaces}] }} }}"#
+            );
+            cgroup_owner(&serde_json::from_str(&spec).unwrap())
+        };
+        let (cgroup, both) = (r#"{ "type": "cgroup" }"#, r#"{ "type": "cgroup" }, { "type": "user" }"#);
+        assert_eq!(owner(both, "", 0), Some(100_000));
+        assert_eq!(owner(both, r#""ro", "rw""#, 7), Some(100_007));
+        assert_eq!(owner(both, r#""ro""#, 0), None);
+        assert_eq!(owner(both, "", 10), None, "has no number on the host");
+        assert_eq!(owner(cgroup, "", 7), Some(7));
+        assert_eq!(owner("", "", 0), None);
     }
 
     #[test]

@@ -141,7 +141,8 @@ impl Child {
                     self.pidfd = process::pidfd_open(pid).ok();
                 }
                 Some(Request::ListenerNumber(number)) => {
-                    let listener = self.descriptor(number).context("taking the seccomp listener")?;
+                    let listener =
+                        self.descriptor(number).context("taking the seccomp listener (Linux 5.6)")?;
                     // Before the agent hears of it: the child's own reading may have to wait for the agent.
                     self.link.go()?;
                     on(self.pid, Request::SeccompListener(listener))?;

@@ -1,6 +1,6 @@
 //! `without GROUP[,GROUP]... PROGRAM ARGS...`: runs a program, and all that it starts, as if the kernel did not have what
 //! a group names: its system calls come back with ENOSYS, or with what older kernels say to that use of them. `all` stands
-//! for every group. It shows what becomes of a program on older kernels; `docs/kernel-features.md` says what should.
+//! for every group, `without groups` lists them. It shows what becomes of a program on older kernels; `docs/kernel-features.md` says what should.
 
 use nix::errno::Errno;
 use std::ffi::OsString;
@@ -70,13 +70,17 @@ fn enters_by_pidfd(call: &Call) -> Option<Errno> {
     link.to_string_lossy().contains("pidfd").then_some(Errno::EINVAL)
 }
 
-const USAGE: &str = "without GROUP[,GROUP]... PROGRAM ARGS...";
+const USAGE: &str = "without GROUP[,GROUP]... PROGRAM ARGS..., or: without groups";
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let named = args.next().and_then(|n| n.into_string().ok()).expect(USAGE);
-    let program: OsString = args.next().expect(USAGE);
     let all = || CALLS.iter().map(|c| c.0).chain(USES.iter().map(|u| u.group));
+    if named == "groups" {
+        all().for_each(|group| println!("{group}"));
+        return ExitCode::SUCCESS;
+    }
+    let program: OsString = args.next().expect(USAGE);
     let groups: Vec<&str> = if named == "all" { all().collect() } else { named.split(',').collect() };
     if let Some(unknown) = groups.iter().find(|g| !all().any(|known| known == **g)) {
         panic!("no group named {unknown:?}; there are: {}", all().collect::<Vec<_>>().join(" "));
@@ -87,7 +91,13 @@ fn main() -> ExitCode {
     if !uses.is_empty() {
         sys::ask(uses).unwrap_or_else(|e| panic!("the filter can't be installed: {e}"));
     }
-    let status = Command::new(&program).args(args).status().unwrap_or_else(|e| panic!("{program:?}: {e}"));
+    let mut command = Command::new(&program);
+    // So that a test knows what can't be had, and asks how that is said.
+    let status = command
+        .args(args)
+        .env("WITHOUT", groups.join(","))
+        .status()
+        .unwrap_or_else(|e| panic!("{program:?}: {e}"));
     status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(code as u8))
 }
 

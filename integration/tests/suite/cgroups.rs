@@ -119,6 +119,44 @@ fn stats_follow_the_container() {
     assert_eq!(data["memory"]["usage"]["limit"], 67_108_864);
 }
 
+/// The names of all that a JSON value holds: `cpu.usage.total`.
+fn fields(value: &Value, name: &str, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, v)| fields(v, &format!("{name}.{key}"), found)),
+        Value::Array(list) => list.iter().for_each(|v| fields(v, &format!("{name}[]"), found)),
+        _ => drop(found.insert(name.to_string())),
+    }
+}
+
+#[test]
+fn statistics_have_all_of_runcs_fields() {
+    differs!(Crun, "has no events");
+    let Some(runc) =
+        ["/usr/sbin/runc", "/usr/bin/runc"].into_iter().find(|p| std::path::Path::new(p).exists())
+    else {
+        integration::skip!("runc is not installed");
+    };
+    let limits =
+        json!({ "pids": { "limit": 50 }, "memory": { "limit": 67_108_864 }, "cpu": { "quota": 50_000 } });
+    let (ours, theirs) =
+        (with_resources("fields", limits.clone()).up(), with_resources("fieldsrunc", limits));
+    let peer = |args: &[&str]| {
+        let run = integration::Run::new(runc).args(["--root".as_ref(), theirs.root.as_os_str()]);
+        let run = if host::systemd_driver() { run.args(["--systemd-cgroup"]) } else { run };
+        run.args(args).dir(&theirs.bundle.dir).stdout_to(theirs.bundle.dir.join("runc")).out()
+    };
+    theirs.bundle.write();
+    peer(&["run", "--detach", &theirs.id]).ok();
+    let events = peer(&["events", "--stats", &theirs.id]);
+    let gone = peer(&["delete", "--force", &theirs.id]);
+    let (mut wanted, mut found) = Default::default();
+    fields(&events.ok().json()["data"], "", &mut wanted);
+    fields(&ours.verb(&["events", "--stats", &ours.id]).ok().json()["data"], "", &mut found);
+    gone.ok();
+    let missing: Vec<_> = wanted.difference(&found).collect();
+    assert!(missing.is_empty() && !wanted.is_empty(), "missing: {missing:?}\nfound: {found:?}");
+}
+
 #[test]
 fn a_container_out_of_memory_is_told_as_an_event() {
     differs!(Crun, "has no events");

@@ -88,6 +88,6 @@ cases! {
     create_start_wait: "$P create --name $N --network none box sh -c 'echo made; exit 4' >/dev/null; $P start -a $N; echo $?; $P wait $N; $P rm $N";
     restart: "$P run -d --name $N --network none box sleep 1000 >/dev/null; $P restart -t 0 $N; $P inspect -f '{{.State.Status}}' $N; $P rm -f -t 0 $N";
     kill: "$P run -d --name $N --network none box sleep 1000 >/dev/null; $P kill $N >/dev/null; $P wait $N; $P rm $N";
-    cgroup_parent: "$P run -d --name $N --network none --cgroup-parent $(systemctl is-system-running >/dev/null 2>&1; [ -d /run/systemd/system ] && case \"$P\" in *cgroupfs*) echo /hydra-parent;; *) echo hydraparent.slice;; esac) box sleep 1000 >/dev/null; p=$($P inspect -f '{{.State.Pid}}' $N); grep -o 'hydra-*parent[.a-z]*/' /proc/$p/cgroup | sort -u; $P rm -f -t 0 $N";
+    cgroup_parent: "case $P in *cgroupfs*) p=/$(basename $(dirname $PWD))/parent;; *) p=hydraparent.slice;; esac; $P run -d --name $N --network none --cgroup-parent $p box sleep 1000 >/dev/null; i=$($P inspect -f '{{.State.Pid}}' $N); cut -d: -f3 /proc/$i/cgroup | grep -o '[^/]*parent[^/]*/[^/]*' | sed 's/[0-9a-f]\\{64\\}/ID/' | sort -u; $P rm -f -t 0 $N";
     init: "$P run --rm --network none --init box cat /proc/1/comm 2>&1 | head -1";
 }

@@ -191,7 +191,8 @@ fn enter_cgroup(
     let Some(location) = &container.state.cgroup else { return Ok(()) };
     let mut resources = spec.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
     resources.devices.extend(cgroup::devices::default_rules());
-    let more = cgroup::Options { rootless: container.state.rootless, ..Default::default() };
+    let owner = crate::plan::cgroup_owner(spec);
+    let more = cgroup::Options { rootless: container.state.rootless, owner, ..Default::default() };
     let mut cgroup = Cgroup::create(layout, location.clone(), &resources, more)
         .context("creating the container's cgroup")?;
     cgroup.attach(criu).context("putting criu into the container's cgroup")?;

@@ -41,6 +41,10 @@ fn open(mount: &MountPlan, user_namespace: bool) -> Result<Option<OwnedFd>> {
         Err(nix::errno::Errno::ENOSYS | nix::errno::Errno::EPERM) if mount.options.idmap.is_none() => {
             return Ok(None)
         }
+        Err(nix::errno::Errno::ENOSYS) => {
+            let text = format!("mapping the ids of {} needs Linux 5.12", source.display());
+            return Err(crate::error::Error::new(crate::error::Kind::Unsupported, text));
+        }
         other => other
             .with_context(|| format!("error mounting {:?}: stat {}", mount.destination, source.display()))?,
     };

@@ -198,6 +198,9 @@ impl Prepared {
                 let rec = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
                 mount(Some(from), &via(target.as_fd()), NONE, MsFlags::MS_BIND | rec, NONE)?;
             }
+            Err(Errno::ENOSYS) => {
+                return Err(Errno::ENOSYS).context("moving an id-mapped mount (Linux 5.12)")
+            }
             Err(e) => return Err(e.into()),
         }
         if set | clear == 0 {
