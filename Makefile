@@ -63,6 +63,11 @@ figures: build ## the papers' figures with today's programs, to docs/figures: up
 	@$(IN)/setup engine net figures
 	@$(IN)/figures
 
+.PHONY: bench-net
+bench-net: setup ## network limits beside TBF, HTB, nft and clsact, with plots; QUICK=1 for a short run (root)
+	@$(IN)/setup net
+	@$(IN)/bench-net
+
 .PHONY: test-guest
 test-guest: build ## the lanes of the emulated machines alone; FULL=1 for all of the suite there (root)
 	@$(IN)/setup engine guest

@@ -132,7 +132,7 @@ complete -c runtime -n "__fish_runtime_using_subcommand create" -l net-egress-ra
 complete -c runtime -n "__fish_runtime_using_subcommand create" -l net-ingress-rate -d 'bytes received per second' -r
 complete -c runtime -n "__fish_runtime_using_subcommand create" -l net-egress-pps -d 'packets sent per second' -r
 complete -c runtime -n "__fish_runtime_using_subcommand create" -l net-ingress-pps -d 'packets received per second' -r
-complete -c runtime -n "__fish_runtime_using_subcommand create" -l net-egress-burst -d 'bytes that may be sent at once after a pause; max is the usual 250 ms\' worth' -r
+complete -c runtime -n "__fish_runtime_using_subcommand create" -l net-egress-burst -d 'bytes that may be sent at once after a pause; max is the usual 300 ms\' worth' -r
 complete -c runtime -n "__fish_runtime_using_subcommand create" -l net-ingress-burst -d 'bytes that may be received at once after a pause' -r
 complete -c runtime -n "__fish_runtime_using_subcommand create" -l net-egress-pps-burst -d 'packets that may be sent at once after a pause' -r
 complete -c runtime -n "__fish_runtime_using_subcommand create" -l net-ingress-pps-burst -d 'packets that may be received at once after a pause' -r
@@ -256,7 +256,7 @@ complete -c runtime -n "__fish_runtime_using_subcommand run" -l net-egress-rate 
 complete -c runtime -n "__fish_runtime_using_subcommand run" -l net-ingress-rate -d 'bytes received per second' -r
 complete -c runtime -n "__fish_runtime_using_subcommand run" -l net-egress-pps -d 'packets sent per second' -r
 complete -c runtime -n "__fish_runtime_using_subcommand run" -l net-ingress-pps -d 'packets received per second' -r
-complete -c runtime -n "__fish_runtime_using_subcommand run" -l net-egress-burst -d 'bytes that may be sent at once after a pause; max is the usual 250 ms\' worth' -r
+complete -c runtime -n "__fish_runtime_using_subcommand run" -l net-egress-burst -d 'bytes that may be sent at once after a pause; max is the usual 300 ms\' worth' -r
 complete -c runtime -n "__fish_runtime_using_subcommand run" -l net-ingress-burst -d 'bytes that may be received at once after a pause' -r
 complete -c runtime -n "__fish_runtime_using_subcommand run" -l net-egress-pps-burst -d 'packets that may be sent at once after a pause' -r
 complete -c runtime -n "__fish_runtime_using_subcommand run" -l net-ingress-pps-burst -d 'packets that may be received at once after a pause' -r
@@ -337,7 +337,7 @@ complete -c runtime -n "__fish_runtime_using_subcommand update" -l net-egress-ra
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l net-ingress-rate -d 'bytes received per second' -r
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l net-egress-pps -d 'packets sent per second' -r
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l net-ingress-pps -d 'packets received per second' -r
-complete -c runtime -n "__fish_runtime_using_subcommand update" -l net-egress-burst -d 'bytes that may be sent at once after a pause; max is the usual 250 ms\' worth' -r
+complete -c runtime -n "__fish_runtime_using_subcommand update" -l net-egress-burst -d 'bytes that may be sent at once after a pause; max is the usual 300 ms\' worth' -r
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l net-ingress-burst -d 'bytes that may be received at once after a pause' -r
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l net-egress-pps-burst -d 'packets that may be sent at once after a pause' -r
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l net-ingress-pps-burst -d 'packets that may be received at once after a pause' -r

@@ -21,7 +21,8 @@ pub const IMAGE: &str = "box";
 
 /// The classes of the runtime `classed`, whose default is `gold`.
 const CLASSES: &str = "[class.gold.pids]\nlimit = 45\n[class.gold.blkio]\nwrite-bps = \"5MB\"\n\
-                       [class.gold.net]\negress-rate = \"8mbit\"\n[class.silver.pids]\nlimit = 35\n";
+                       [class.gold.net]\negress-rate = \"8mbit\"\n\
+                       [class.limited.net]\negress-rate = \"40mbit\"\ningress-rate = \"40mbit\"\n[class.silver.pids]\nlimit = 35\n";
 
 /// The one engine of this test program, or why there is none.
 pub fn engine() -> Result<&'static Engine, &'static str> {
@@ -116,9 +117,11 @@ impl Engine {
         // One runtime for a class, as a Docker without annotations wants it.
         let classes = self.dir.join("hydra.toml");
         fs::write(&classes, CLASSES).map_err(|e| e.to_string())?;
-        runtimes["classed"] = serde_json::json!({
-            "path": runtime, "runtimeArgs": ["--config", classes, "--default-class", "gold"]
-        });
+        for (name, class) in [("classed", "gold"), ("limited", "limited")] {
+            runtimes[name] = serde_json::json!({
+                "path": runtime, "runtimeArgs": ["--config", classes, "--default-class", class]
+            });
+        }
         if own_shim {
             runtimes["shimmed"] = own;
         } else if knows_runtime_types() {

@@ -74,9 +74,9 @@ pub struct Limits {
 }
 
 /// The default burst of the byte and packet rates, in milliseconds of the rate. TCP that shares a host's memory
-/// with a policer waits RTO_min (200 ms) after a lost tail; a bucket that holds less than that is never refilled in
-/// time. See docs/netlimit.md for the measurements.
-pub const DEFAULT_BURST_MS: u64 = 250;
+/// with a policer waits RTO_min (200 ms) after a lost tail; a bucket that holds less than that, for bulk, is never refilled
+/// in time. See docs/netlimit.md for the measurements.
+pub const DEFAULT_BURST_MS: u64 = 300;
 
 /// More interfaces than this don't fit into the priority map.
 pub const MAX_PRIORITIES: usize = 8;

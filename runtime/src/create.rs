@@ -135,6 +135,9 @@ fn decide(setting: &Setting, args: &cli::Create, bundle: &Bundle) -> Result<Deci
     if let Some(rdt) = &plan.rdt {
         rdt.check(rdt::root().as_deref())?;
     }
+    if !setting.rootless {
+        crate::knobs::hierarchies::mount_asked(setting.global.config.as_deref())?;
+    }
     let layout = Layout::detect().context("looking for the cgroup hierarchies")?;
     let rootfs = bundle.rootfs()?;
     let location = setting.locate(&layout, &args.id, linux.cgroups_path.as_deref())?;

@@ -17,6 +17,7 @@ mod knobs;
 mod knobs_engines;
 mod lifecycle;
 mod namespaces;
+mod net;
 mod podman;
 mod process;
 mod readme;

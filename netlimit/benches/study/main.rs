@@ -4,7 +4,8 @@
 //! them network namespaces that this program makes. Every method takes its turn on the same bed. Nothing is judged.
 //!
 //! `study [SECTION]...` measures (default: all sections) and writes a CSV file each; `study plot` draws them and prints
-//! the tables. QUICK=1 shortens it. OUT names the folder (default: docs/figures/net).
+//! the tables. QUICK=1 shortens it. OUT names the folder (default: docs/figures/net), METHODS those that take part,
+//! ROUNDS how often; APPEND=1 keeps what is in the folder.
 
 mod agents;
 mod bed;

@@ -183,8 +183,8 @@ fn tbf(mbit: u64) -> String {
 
 fn nft(way: Way, limit: Limit) -> Result<(), String> {
     let over = match limit {
-        Limit::Mbit(n) => format!("{} bytes/second burst {} bytes", n * 125_000, n * 31_250),
-        Limit::Packets(n) => format!("{n}/second burst {} packets", n / 4),
+        Limit::Mbit(n) => format!("{} bytes/second burst {} bytes", n * 125_000, n * 37_500),
+        Limit::Packets(n) => format!("{n}/second burst {} packets", n * 3 / 10),
     };
     let hook = match way {
         Way::Out => "ingress",

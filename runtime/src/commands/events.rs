@@ -22,8 +22,10 @@ pub fn run(setting: &Setting, id: &str, once: bool, interval: Duration) -> Resul
         Error::unsupported("events: the container has no cgroup (--cgroup-manager disabled)")
     })?;
     let cgroup = Cgroup::open(location).context("unable to get container cgroup stats")?;
+    let network =
+        || container.state.knobs.net.as_ref().and_then(|record| netlimit::counters(record).ok().flatten());
     if once {
-        return print(&schema::stats(id, &cgroup.stats())).map(|()| 0);
+        return print(&schema::stats(id, &cgroup.stats(), network())).map(|()| 0);
     }
     let mut watch = cgroup.watch_oom().context("watching for out-of-memory events")?;
     let mut next = Instant::now() + interval;
@@ -44,7 +46,7 @@ pub fn run(setting: &Setting, id: &str, once: bool, interval: Duration) -> Resul
             return Ok(0);
         }
         if Instant::now() >= next {
-            print(&schema::stats(id, &cgroup.stats()))?;
+            print(&schema::stats(id, &cgroup.stats(), network()))?;
             next += interval;
         }
     }

@@ -107,11 +107,21 @@ pub fn base(spec: &Spec) -> Cow<'_, Resources> {
 }
 
 fn network(spec: &Spec) -> Network {
+    use std::os::unix::fs::MetadataExt;
     let namespaces = spec.linux.as_ref().map_or(&[][..], |l| &l.namespaces);
+    let id = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
     match namespaces.iter().find(|n| n.kind == "network") {
         None => Network::Host,
-        Some(n) if n.path.as_ref().is_some_and(|p| !p.is_empty()) => Network::Shared,
-        Some(_) => Network::Private,
+        Some(n) => match n.path.as_deref().filter(|p| !p.is_empty()) {
+            None => Network::Private,
+            // Docker names the host's own namespace by a path.
+            Some(path)
+                if id(Path::new(path)).is_some_and(|ns| Some(ns) == id(Path::new("/proc/self/ns/net"))) =>
+            {
+                Network::Host
+            }
+            Some(_) => Network::Shared,
+        },
     }
 }
 

@@ -1,6 +1,6 @@
 //! Classes: named sets of knobs in TOML files.
 //!
-//! `hydra.toml` holds `default-class = "NAME"` and tables `[class.NAME.GROUP]`; each `classes.d/NAME.toml`
+//! `hydra.toml` holds `default-class = "NAME"`, `mount-hierarchies` and tables `[class.NAME.GROUP]`; each `classes.d/NAME.toml`
 //! next to it is one class, with tables `[GROUP]`.
 
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use super::hierarchies;
 use super::layers::Layer;
 use super::table;
 use crate::error::{Context, Error, Result};
@@ -24,6 +25,8 @@ pub struct Classes {
     /// The class of containers that name none.
     pub default: Option<String>,
     pub classes: BTreeMap<String, Layer>,
+    /// Hierarchies to mount where the host hasn't.
+    pub mount: Vec<String>,
 }
 
 impl Classes {
@@ -94,6 +97,14 @@ pub fn parse_main(text: &str) -> Result<Classes> {
                 check_name(&name)?;
                 all.default = Some(name);
             }
+            ("mount-hierarchies", Value::Array(names)) => {
+                for name in names {
+                    match name.as_str() {
+                        Some(name) if hierarchies::KNOWN.contains(&name) => all.mount.push(name.into()),
+                        _ => invalid!("mount-hierarchies: {name:?}: allowed: {}", hierarchies::KNOWN.join(", ")),
+                    }
+                }
+            }
             ("class", Value::Table(classes)) => {
                 for (name, class) in classes {
                     check_name(&name)?;
@@ -102,7 +113,7 @@ pub fn parse_main(text: &str) -> Result<Classes> {
                     all.classes.insert(name, knobs);
                 }
             }
-            (key, _) => invalid!("{key:?}: unknown or of the wrong type; allowed: default-class = \"NAME\" and tables [class.NAME.GROUP]"),
+            (key, _) => invalid!("{key:?}: unknown or of the wrong type; allowed: default-class = \"NAME\", mount-hierarchies = [...] and tables [class.NAME.GROUP]"),
         }
     }
     Ok(all)

@@ -5,6 +5,7 @@ pub mod base;
 pub mod class;
 pub mod devices;
 pub mod helper;
+pub mod hierarchies;
 pub mod inspect;
 pub mod layers;
 pub mod limits;

@@ -341,7 +341,7 @@ pub const KNOBS: &[Knob] = &[
     net(
         "net.egress-burst",
         One(Unit::Bytes),
-        "bytes that may be sent at once after a pause; max is the usual 250 ms' worth",
+        "bytes that may be sent at once after a pause; max is the usual 300 ms' worth",
     )
     .range(1500, TOP_RATE),
     net("net.ingress-burst", One(Unit::Bytes), "bytes that may be received at once after a pause")

@@ -1,0 +1,482 @@
+//! Network limits through Docker and by hand, measured: what passes is counted by the limits themselves and by the
+//! devices of the host. What is asked for is the limits' own promise, with the tolerance of a busy machine.
+
+#[allow(unsafe_code)]
+mod sys;
+
+use integration::engine::{engine, Engine};
+use integration::{bundle, eventually, host, janitor, skip, Container, Out, Peer, Run};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Bytes per second of the class `limited`: 40 Mbit/s.
+const LIMIT: f64 = 5_000_000.0;
+/// What may pass at once: 300 ms' worth, and one packet.
+const BURST: f64 = LIMIT * 0.3 + 65_536.0;
+
+macro_rules! ours {
+    () => {
+        if integration::peer() != Peer::Hydra {
+            skip!("network limits are ours");
+        }
+        if cgroup2().is_none() {
+            skip!("no cgroup2 hierarchy is mounted");
+        }
+    };
+}
+
+macro_rules! docker {
+    () => {
+        match engine() {
+            Ok(engine) => engine,
+            Err(reason) => skip!("{reason}"),
+        }
+    };
+}
+
+/// The program that sends.
+fn sender() -> PathBuf {
+    let runtime = fs::canonicalize(host::runtime()).expect("the program under test");
+    runtime.with_file_name("sender")
+}
+
+fn cgroup2() -> Option<&'static Path> {
+    match host::cgroups() {
+        host::Cgroups::V1 => None,
+        host::Cgroups::V2 => Some(Path::new("/sys/fs/cgroup")),
+        host::Cgroups::Hybrid => Some(Path::new("/sys/fs/cgroup/unified")),
+    }
+}
+
+/// A running container of Docker's, with the sender in it as `/sender`.
+struct Docked {
+    engine: &'static Engine,
+    name: String,
+    id: String,
+    begun: Instant,
+}
+
+impl Docked {
+    fn start(engine: &'static Engine, name: &str, runtime: &str, flags: &[&str]) -> Docked {
+        let name = format!("net-{name}");
+        let volume = format!("{}:/sender:ro", sender().display());
+        let begun = Instant::now();
+        let mut args = vec!["run", "-d", "--name", &name, "--runtime", runtime, "-v", &volume];
+        args.extend(flags);
+        args.extend(["box", "sleep", "1000"]);
+        let id = engine.docker(&args).ok().stdout.trim().to_string();
+        Docked { engine, name, id, begun }
+    }
+
+    /// One word that `docker inspect` knows.
+    fn inspect(&self, format: &str) -> String {
+        self.engine.docker(&["inspect", "-f", format, &self.name]).ok().stdout.trim().to_string()
+    }
+
+    fn address(&self) -> String {
+        self.inspect("{{.NetworkSettings.IPAddress}}")
+    }
+
+    /// The host's end of its bridge network.
+    fn gateway(&self) -> String {
+        self.inspect("{{.NetworkSettings.Gateway}}")
+    }
+
+    /// Our program, at the root that Docker gave it.
+    fn ctl(&self, args: &[&str]) -> Out {
+        let runtime = self.inspect("{{.HostConfig.Runtime}}");
+        let exec = self.engine.dir().join("exec").join(format!("runtime-{runtime}")).join("moby");
+        let root = match exec.join(&self.id).exists() {
+            true => exec,
+            false => self.engine.dir().join("exec/runtime-runc/moby"),
+        };
+        let mut all = vec!["--root", root.to_str().expect("a path")];
+        all.extend(args);
+        all.push(&self.id);
+        Run::new(host::runtime()).args(&all).out()
+    }
+
+    fn counters(&self) -> Value {
+        self.ctl(&["events", "--stats"]).ok().json()["data"]["network"].clone()
+    }
+
+    fn count(&self, side: &str, what: &str) -> f64 {
+        self.counters()[side][what]
+            .as_f64()
+            .unwrap_or_else(|| panic!("no {side} {what} in {}", self.counters()))
+    }
+
+    /// The sender, in the background.
+    fn send(&self, args: &[&str]) {
+        let mut all = vec!["exec", "-d", self.name.as_str(), "/sender"];
+        all.extend(args);
+        self.engine.docker(&all).ok();
+    }
+
+    /// A flood of datagrams at twice the limit.
+    fn flood(&self, to: &str) {
+        self.send(&["udp", &format!("{to}:9"), "1400", "7200", "60"]);
+    }
+
+    /// What passed since the container began is within the bound.
+    #[track_caller]
+    fn bounded(&self, side: &str) {
+        let passed = self.count(side, "bytes");
+        let bound = self.begun.elapsed().as_secs_f64() * LIMIT + BURST;
+        assert!(passed <= bound, "the hard bound: {passed} of at most {bound}");
+    }
+}
+
+impl Drop for Docked {
+    fn drop(&mut self) {
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            self.engine.docker(&["rm", "-f", &self.name]);
+        }));
+    }
+}
+
+/// A counter's growth in a second; the nearest of four windows, since a sender that the machine stops for a while
+/// leaves a part of the rate unused and then uses up the burst.
+#[track_caller]
+fn near(what: &str, wanted: f64, percent: f64, count: impl Fn() -> f64) {
+    let mut best = f64::INFINITY;
+    for _ in 0..4 {
+        let (before, begun) = (count(), Instant::now());
+        sleep(Duration::from_millis(1500));
+        let got = (count() - before) / begun.elapsed().as_secs_f64();
+        if (got - wanted).abs() < (best - wanted).abs() {
+            best = got;
+        }
+        if (best / wanted - 1.0).abs() * 100.0 <= percent {
+            break;
+        }
+    }
+    let error = (best / wanted - 1.0) * 100.0;
+    println!("{what}: {best:.0} of {wanted:.0} ({error:+.2} %)");
+    assert!(error.abs() <= percent, "{what}: {best:.0} of {wanted:.0} is off by more than {percent} %");
+}
+
+/// One of our senders on the host; it ends with the test.
+struct HostSender(std::process::Child);
+
+impl HostSender {
+    fn start(args: &[&str]) -> HostSender {
+        HostSender(std::process::Command::new(sender()).args(args).spawn().expect("the sender"))
+    }
+}
+
+impl Drop for HostSender {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn docker_bridge_both_ways_and_live() {
+    ours!();
+    let c = Docked::start(docker!(), "bridge", "limited", &[]);
+    c.flood(&c.gateway());
+    c.send(&["echo", "0.0.0.0:7"]);
+    let _in = HostSender::start(&["udp", &format!("{}:7", c.address()), "1400", "7200", "120"]);
+    sleep(Duration::from_secs(1));
+    near("out of a bridged container", LIMIT, 1.5, || c.count("egress", "bytes"));
+    near("into a bridged container", LIMIT, 1.5, || c.count("ingress", "bytes"));
+    c.bounded("egress");
+    c.bounded("ingress");
+    let all = c.counters();
+    for (side, what) in
+        [("egress", "droppedPackets"), ("ingress", "droppedPackets"), ("egress", "throttledNs")]
+    {
+        assert!(all[side][what].as_u64() > Some(0), "{side} {what}: {all}");
+    }
+    let stats = c.ctl(&["stats", "--once", "--json"]).ok().json();
+    assert!(stats[0]["network"]["egress"]["bytes"].as_u64() > Some(0), "{stats}");
+    // Live, while both floods go on.
+    c.ctl(&["update", "--net-egress-rate", "8mbit", "--net-ingress-rate", "16mbit"]).ok();
+    let (before, begun) = (c.count("egress", "bytes"), Instant::now());
+    sleep(Duration::from_millis(700));
+    let (passed, time) = (c.count("egress", "bytes") - before, begun.elapsed().as_secs_f64());
+    assert!(passed <= time * 1e6 + 300_000.0 + 65_536.0, "from the change on: {passed} in {time} s");
+    near("out, changed live", 1e6, 1.5, || c.count("egress", "bytes"));
+    near("in, changed live", 2e6, 1.5, || c.count("ingress", "bytes"));
+    c.ctl(&["update", "--net-egress-rate", "max", "--net-ingress-rate", "max"]).ok();
+    let before = c.count("egress", "droppedPackets");
+    sleep(Duration::from_millis(500));
+    assert_eq!(c.count("egress", "droppedPackets"), before, "nothing is dropped without a limit");
+}
+
+#[test]
+fn docker_host_network() {
+    ours!();
+    let engine = docker!();
+    let c = Docked::start(engine, "host", "limited", &["--net", "host"]);
+    // Stays on this machine, through lo, which counts there.
+    c.flood("127.0.0.1");
+    sleep(Duration::from_secs(1));
+    near("out of a container on the host's network", LIMIT, 1.5, || c.count("egress", "bytes"));
+    c.bounded("egress");
+    assert_eq!(c.count("bypassEgress", "packets"), 0.0, "no device of the host's is touched");
+    c.ctl(&["update", "--net-ingress-mode", "queue"])
+        .fails_with("net.ingress-mode=queue: the host's network");
+}
+
+#[test]
+fn docker_joined_network() {
+    ours!();
+    let engine = docker!();
+    let pod = Docked::start(engine, "pod", "tested", &[]);
+    let c = Docked::start(engine, "joined", "limited", &["--net", &format!("container:{}", pod.name)]);
+    let gateway = pod.gateway();
+    c.flood(&gateway);
+    pod.flood(&gateway);
+    sleep(Duration::from_secs(1));
+    near("out of a joined network", LIMIT, 1.5, || c.count("egress", "bytes"));
+    // The other one in the same namespace isn't held: both together send three times the limit.
+    let pid = pod.inspect("{{.State.Pid}}");
+    let sent = || {
+        let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).expect("devices");
+        let line = text.lines().find_map(|l| l.trim().strip_prefix("eth0:")).expect("eth0").to_string();
+        line.split_whitespace().nth(8).and_then(|n| n.parse::<f64>().ok()).expect("bytes")
+    };
+    let (before, begun) = (sent(), Instant::now());
+    sleep(Duration::from_secs(2));
+    let both = (sent() - before) / begun.elapsed().as_secs_f64();
+    assert!(both > LIMIT * 1.8, "{both}");
+    c.bounded("egress");
+    // lo connects the two, so it counts.
+    let before = c.count("egress", "packets");
+    engine.docker(&[
+        "exec",
+        &c.name,
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5; do echo x | nc -u -w 1 127.0.0.1 9; done",
+    ]);
+    assert!(c.count("egress", "packets") > before);
+}
+
+#[test]
+fn docker_same_node() {
+    ours!();
+    let engine = docker!();
+    let (a, b) = (Docked::start(engine, "a", "limited", &[]), Docked::start(engine, "b", "tested", &[]));
+    a.flood(&b.address());
+    sleep(Duration::from_secs(1));
+    near("to a container on the same bridge", LIMIT, 1.5, || a.count("egress", "bytes"));
+    a.bounded("egress");
+    assert_eq!(b.counters(), Value::Null, "the other has no limits");
+}
+
+/// CAP_NET_RAW is among Docker's defaults.
+#[test]
+fn docker_raw_frames() {
+    ours!();
+    let c = Docked::start(docker!(), "raw", "limited", &[]);
+    for mode in ["queued", "bypass"] {
+        c.send(&["packet", "eth0", "1400", "12", mode]);
+        sleep(Duration::from_secs(1));
+        near(&format!("AF_PACKET, {mode}"), LIMIT, 1.5, || c.count("bypassEgress", "bytes"));
+        c.engine.docker(&["exec", &c.name, "killall", "sender"]);
+    }
+    let passed = c.count("bypassEgress", "bytes");
+    // The backstop's bucket is a tenth and one packet deeper.
+    let bound = c.begun.elapsed().as_secs_f64() * LIMIT + BURST + LIMIT * 0.03 + 65_536.0;
+    assert!(passed <= bound, "the hard bound: {passed} of at most {bound}");
+}
+
+/// A macvlan has no end on the host: sockets are held at the cgroup, raw frames at the device below.
+#[test]
+fn docker_macvlan() {
+    ours!();
+    let engine = docker!();
+    let (pid, n) = (std::process::id(), std::process::id() % 250);
+    let (lower, network) = (format!("hm{pid}"), format!("macvlan-{pid}"));
+    let veth = format!(
+        "ip link add {lower} type veth peer name hp{pid} && ip link set {lower} up && ip link set hp{pid} up"
+    );
+    if Run::sh(&veth).out().code != 0 {
+        skip!("no veth can be made");
+    }
+    janitor::at_end(&format!("ip link del {lower}"));
+    let (subnet, parent) = (format!("10.215.{n}.0/24"), format!("parent={lower}"));
+    let made = ["network", "create", "-d", "macvlan", "--subnet", &subnet, "-o", &parent, &network];
+    if engine.docker(&made).code != 0 {
+        skip!("Docker can't make a macvlan network here");
+    }
+    let c = Docked::start(engine, "macvlan", "limited", &["--net", &network]);
+    // Nobody answers there; the frames leave all the same.
+    let container = c.inspect("{{.State.Pid}}");
+    let neighbour = format!("ip neigh replace 10.215.{n}.9 lladdr 02:00:00:00:00:09 dev eth0");
+    Run::sh(&format!("nsenter -t {container} -n {neighbour}")).ok();
+    c.flood(&format!("10.215.{n}.9"));
+    sleep(Duration::from_secs(1));
+    near("out of a macvlan", LIMIT, 1.5, || c.count("egress", "bytes"));
+    c.bounded("egress");
+    engine.docker(&["exec", &c.name, "killall", "sender"]);
+    c.send(&["packet", "eth0", "1400", "12", "bypass"]);
+    sleep(Duration::from_secs(1));
+    near("AF_PACKET over a macvlan", LIMIT, 1.5, || c.count("bypassEgress", "bytes"));
+    drop(c);
+    engine.docker(&["network", "rm", &network]).ok();
+}
+
+/// A plain container with limits, `up` to a veth: hand-made, as a CNI plugin would.
+fn limited(name: &str) -> Container {
+    Container::sleeping(name).with(|config| {
+        config["annotations"]["hydra.net.egress-rate"] = "40mbit".into();
+        config["annotations"]["hydra.net.ingress-rate"] = "40mbit".into();
+    })
+}
+
+fn cgroup_of(c: &Container) -> u64 {
+    let dir = cgroup2().expect("checked").join(c.cgroup().trim_start_matches('/'));
+    fs::metadata(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())).ino()
+}
+
+/// The kernel frees maps after a grace period.
+#[track_caller]
+fn nothing_left(cgroup: u64) {
+    eventually("the limits' map goes", || !sys::limited_cgroups().contains(&cgroup));
+}
+
+#[test]
+fn limits_go_with_the_container() {
+    ours!();
+    for force in [false, true] {
+        let c = limited("netgone").up();
+        let cgroup = cgroup_of(&c);
+        assert!(sys::limited_cgroups().contains(&cgroup), "there is a map while it lives");
+        if force {
+            c.delete_force().ok();
+        } else {
+            c.kill("KILL").ok();
+            c.wait_for("stopped");
+            c.delete().ok();
+        }
+        nothing_left(cgroup);
+        assert_eq!(c.leftovers(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_failed_create_leaves_no_limits() {
+    ours!();
+    let note = janitor::scratch().join(format!("cgroup-{}", line!()));
+    let script = format!("cat >/dev/null; stat -c %i {} >{}; exit 1", "$DIR", note.display());
+    let c = hooked("netfail", &script);
+    c.create().fails();
+    nothing_left(fs::read_to_string(&note).expect("the hook ran").trim().parse().expect("an inode"));
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+/// A container with limits and a hook of `create`'s that knows the cgroup as `$DIR`.
+fn hooked(name: &str, script: &str) -> Container {
+    let c = limited(name);
+    let dir = cgroup2().expect("checked").join(c.cgroup().trim_start_matches('/'));
+    let args = ["sh", "-c", script].map(Value::from);
+    c.with(|config| {
+        config["hooks"]["createRuntime"] = serde_json::json!([{
+            "path": "/bin/sh", "args": args, "env": [format!("DIR={}", dir.display()), "PATH=/usr/bin:/bin"]
+        }]);
+    })
+}
+
+/// The runtime is killed while it creates; `delete --force` finds what it left.
+#[test]
+fn a_half_made_container_leaves_no_limits() {
+    ours!();
+    let note = janitor::scratch().join(format!("cgroup-{}", line!()));
+    let c = hooked("nethalf", &format!("cat >/dev/null; stat -c %i $DIR >{}; sleep 60", note.display()));
+    c.bundle.write();
+    let making = c.runtime().args(["create", "--bundle"]).args([&c.bundle.dir]).args([&c.id]).start();
+    eventually("the hook runs", || fs::read_to_string(&note).is_ok_and(|t| t.ends_with('\n')));
+    let cgroup: u64 = fs::read_to_string(&note).expect("read").trim().parse().expect("an inode");
+    assert!(sys::limited_cgroups().contains(&cgroup), "the limits are there before the container is");
+    making.signal(nix::sys::signal::Signal::SIGKILL);
+    c.delete_force().ok();
+    nothing_left(cgroup);
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+/// No process of ours lives for a container's limits.
+#[test]
+fn limits_need_no_process() {
+    ours!();
+    let c = limited("netalone").with(|config| {
+        let volume = bundle::mount("/sender", "bind", sender().to_str().expect("a path"), &["rbind", "ro"]);
+        config["mounts"].as_array_mut().expect("mounts").push(volume);
+    });
+    let c = c.up();
+    let (pid, n) = (c.pid(), c.pid() % 250);
+    let host_end = format!("hn{pid}");
+    let wire = format!(
+        "ip link add {host_end} type veth peer name eth0 netns {pid} && ip addr add 10.212.{n}.1/30 dev {host_end} \
+         && ip link set {host_end} up && nsenter -t {pid} -n sh -c 'ip addr add 10.212.{n}.2/30 dev eth0 && ip link set eth0 up'"
+    );
+    if Run::sh(&wire).out().code != 0 {
+        skip!("no veth can be made");
+    }
+    // The interface came after the start: an update finds it.
+    c.verb(&["update", "--net-egress-pps", "1G", &c.id]).ok();
+    c.exec_with(&["--detach"], &["/sender", "udp", &format!("10.212.{n}.1:9"), "1400", "7200", "60"]).ok();
+    let ours = host::runtime();
+    eventually("no process of ours is there", || {
+        let running = host::processes_with(&c.id).into_iter().filter(|pid| {
+            fs::read_link(format!("/proc/{pid}/exe"))
+                .is_ok_and(|exe| exe.ends_with(ours.file_name().expect("a name")))
+        });
+        running.count() == 0
+    });
+    sleep(Duration::from_secs(1));
+    let received = || {
+        let text = fs::read_to_string("/proc/net/dev").expect("devices");
+        let line = text
+            .lines()
+            .find_map(|l| l.trim().strip_prefix(&format!("{host_end}:")))
+            .expect("the veth")
+            .to_string();
+        line.split_whitespace().next().and_then(|n| n.parse::<f64>().ok()).expect("bytes")
+    };
+    near("with no process of ours", LIMIT, 1.5, received);
+}
+
+/// net_cls and net_prio of v1 are mounted when the configuration asks, and carry the tags; never unasked.
+#[test]
+fn v1_hierarchies_are_mounted_when_asked() {
+    ours!();
+    if host::cgroups() == host::Cgroups::V2 {
+        skip!("the host's cgroups are v2");
+    }
+    let c = Container::sleeping("netv1").without_namespace("network").with(|config| {
+        config["annotations"]["hydra.net.classid"] = "1:10".into();
+        config["annotations"]["hydra.net.priority"] = "lo=6".into();
+    });
+    c.bundle.write();
+    let toml = c.bundle.dir.join("hydra.toml");
+    fs::write(&toml, "mount-hierarchies = [\"net_cls\", \"net_prio\"]\n").expect("written");
+    let ctl = |config: &str| format!("{} {config} --root {}", host::runtime().display(), c.root.display());
+    let dir = |name: &str| format!("/sys/fs/cgroup/{name}{}", c.cgroup());
+    // In a mount namespace of its own; /sys/fs/cgroup is a tmpfs there too.
+    let script = format!(
+        "set -e; {plain} create --bundle {bundle} {id}; ! grep -q net_cls /proc/self/mountinfo; {plain} delete --force {id};\
+         {asked} create --bundle {bundle} {id} </dev/null >/dev/null; cat {cls}/net_cls.classid; grep '^lo ' {prio}/net_prio.ifpriomap;\
+         {asked} update --net-classid 1:20 {id} >/dev/null; cat {cls}/net_cls.classid; {asked} delete --force {id};\
+         umount /sys/fs/cgroup/net_cls /sys/fs/cgroup/net_prio; rmdir /sys/fs/cgroup/net_cls /sys/fs/cgroup/net_prio",
+        plain = ctl(""),
+        asked = ctl(&format!("--config {}", toml.display())),
+        bundle = c.bundle.dir.display(),
+        id = c.id,
+        cls = dir("net_cls"),
+        prio = dir("net_prio"),
+    );
+    if fs::read_to_string("/proc/self/mountinfo").expect("mounts").contains("net_cls") {
+        skip!("net_cls is mounted on this host");
+    }
+    let out = Run::new("unshare").args(["-m", "bash", "-c", &script]).out().ok();
+    assert_eq!(out.stdout.trim(), "65552\nlo 6\n65568", "{out}");
+}
