@@ -42,12 +42,13 @@ pub fn open(global: &Global) -> Result<()> {
         .map_err(|e| Error::invalid(e.to_string()))
 }
 
-/// Errors alone by default; warnings too where a person reads the file.
+/// Errors alone by default; warnings too where a person reads the file, or sits before the terminal.
 fn level(global: &Global) -> LevelFilter {
     match (global.debug, global.log_level, global.log_format, &global.log) {
         (true, ..) => LevelFilter::Debug,
         (false, Some(level), ..) => level,
         (false, None, LogFormat::Text, Some(_)) => LevelFilter::Warn,
+        (false, None, LogFormat::Text, None) if std::io::stderr().is_terminal() => LevelFilter::Warn,
         (false, None, ..) => LevelFilter::Error,
     }
 }
@@ -124,7 +125,9 @@ mod tests {
             f(&mut global);
             level(&global)
         };
-        assert_eq!(of(&|_| {}), LevelFilter::Error);
+        if !std::io::stderr().is_terminal() {
+            assert_eq!(of(&|_| {}), LevelFilter::Error);
+        }
         assert_eq!(of(&|g| g.log = Some("/x".into())), LevelFilter::Warn);
         let json = |g: &mut Global| (g.log, g.log_format) = (Some("/x".into()), LogFormat::Json);
         assert_eq!(of(&json), LevelFilter::Error);

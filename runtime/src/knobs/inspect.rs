@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::applied::Saved;
 use super::devices::Resolver;
 use super::layers::Asked;
-use super::table::RAW;
+use super::limits::{NOT_BUFFERED, NO_DEVICE};
+use super::table::{Value, RAW};
 use crate::error::Result;
 
 /// One knob of a container, on one device where it is for devices.
@@ -37,6 +38,7 @@ pub fn rows(saved: &Saved, location: &Location, pid: i32) -> Result<Vec<Row>> {
     let net = net.and_then(|limits| serde_json::to_value(limits).ok()).unwrap_or_default();
     let mut rows = Vec::new();
     for (name, asked) in saved.layers.effective()?.0 {
+        let total = name.strip_prefix("blkio.total-").map(|kind| format!("blkio.{kind}"));
         let row = |effective, device: Option<Device>| Row {
             knob: name.clone(),
             asked: asked.text.clone(),
@@ -44,9 +46,11 @@ pub fn rows(saved: &Saved, location: &Location, pid: i32) -> Result<Vec<Row>> {
             effective,
             device: device
                 .map(|d| format!("{d} {}", resolver.name(d).unwrap_or_default()).trim_end().to_string()),
-            note: note(&name, location),
+            note: match device {
+                None if total.is_some() || matches!(asked.value, Value::Devices(_)) => Some(NO_DEVICE.into()),
+                _ => note(&name, location),
+            },
         };
-        let total = name.strip_prefix("blkio.total-").map(|kind| format!("blkio.{kind}"));
         let devices: Vec<Device> = match &total {
             Some(_) => saved.shared(),
             None => saved.placed.iter().filter(|p| p.knob == name).map(|p| p.device).collect(),
@@ -70,7 +74,7 @@ pub fn rows(saved: &Saved, location: &Location, pid: i32) -> Result<Vec<Row>> {
 fn note(name: &str, location: &Location) -> Option<String> {
     let v1 = location.branches.iter().any(|b| b.controllers.iter().any(|c| c == "blkio"));
     let writes = name.starts_with("blkio.") && name.contains("write-");
-    (v1 && writes).then(|| "cgroup v1 holds direct and synchronous writes, not buffered ones".into())
+    (v1 && writes).then(|| NOT_BUFFERED.into())
 }
 
 /// What the kernel's files say.

@@ -1,6 +1,8 @@
 //! What the knobs come to on one host: resources, raw files, network limits and totals. Pure: which devices a
 //! selector means and which cgroup version a controller has are asked of the caller.
 
+mod lift;
+
 use std::collections::BTreeMap;
 
 use cgroup::block::Device;
@@ -9,6 +11,9 @@ use cgroup::resources::{BlockIo, HugepageLimit, ThrottleDevice, WeightDevice};
 use cgroup::Resources;
 use netlimit::Cap;
 use serde::{Deserialize, Serialize};
+
+pub use lift::lift;
+use lift::usual;
 
 use super::layers::{Asked, Effective};
 use super::table::{Value, RAW};
@@ -242,30 +247,46 @@ fn put_blkio(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) 
             let weight = amount(&asked.value).number().map(|n| n as u16);
             limits.resources.block_io.get_or_insert_default().weight = weight;
         }
-        "total-read-bps" => limits.totals.read_bps = amount(&asked.value).number(),
-        "total-write-bps" => limits.totals.write_bps = amount(&asked.value).number(),
-        "total-read-iops" => limits.totals.read_iops = amount(&asked.value).number(),
-        "total-write-iops" => limits.totals.write_iops = amount(&asked.value).number(),
+        _ if knob.starts_with("total-") => {
+            let version = world.need(asked, controller)?;
+            let total = amount(&asked.value).number();
+            match knob {
+                "total-read-bps" => limits.totals.read_bps = total,
+                "total-write-bps" => limits.totals.write_bps = total,
+                "total-read-iops" => limits.totals.read_iops = total,
+                _ => limits.totals.write_iops = total,
+            }
+            if version == Version::V1 && knob.starts_with("total-write-") {
+                limits.notes.push(format!("{name}: {NOT_BUFFERED}"));
+            }
+        }
         _ => {
             let version = world.need(asked, controller)?;
             let Value::Devices(list) = &asked.value else { return Ok(()) };
             if knob == "latency" {
                 world.need_v2(asked, controller, "use blkio.read-bps and blkio.write-bps")?;
             }
-            for (device, (amount, selector)) in place(name, list, world)? {
+            let places = place(name, list, world)?;
+            if places.is_empty() {
+                limits.notes.push(format!("{name}: {NO_DEVICE}"));
+            }
+            for (device, (amount, selector)) in places {
                 let (amount, selector) = (amount.number(), selector.to_string());
                 put_device(limits, knob, device, amount);
                 limits.placed.push(Placed { knob: name.into(), device, amount, selector });
             }
             if version == Version::V1 && knob.starts_with("write-") {
-                limits.notes.push(format!(
-                    "{name}: cgroup v1 holds direct and synchronous writes, not buffered ones"
-                ));
+                limits.notes.push(format!("{name}: {NOT_BUFFERED}"));
             }
         }
     }
     Ok(())
 }
+
+/// What is said of a limit that has no device to go to.
+pub const NO_DEVICE: &str = "there is no device behind the container's mounts that could be limited";
+/// What is said of limits on writes on cgroup v1.
+pub const NOT_BUFFERED: &str = "cgroup v1 holds direct and synchronous writes, not buffered ones";
 
 fn put_device(limits: &mut Limits, knob: &str, device: Device, amount: Option<u64>) {
     let io = limits.resources.block_io.get_or_insert_default();
@@ -339,6 +360,9 @@ fn share_totals(limits: &mut Limits, world: &World<'_>) -> Result<()> {
         return Ok(());
     }
     let devices = (world.devices)(&Selector::All)?;
+    if devices.is_empty() {
+        limits.notes.push(format!("blkio.total-*: {NO_DEVICE}"));
+    }
     for (index, total) in limits.totals.all().into_iter().enumerate() {
         let Some(total) = total else { continue };
         for device in &devices {
@@ -510,124 +534,6 @@ fn put_net(net: &mut netlimit::Limits, name: &str, value: &Value) -> Result<()> 
         _ => invalid!("{name}: unknown knob"),
     }
     net.validate().map_err(|e| Error::invalid(e.to_string()))
-}
-
-/// What takes back that which `old` had set and `new` doesn't name any more. `Resources` and raw lines are added to
-/// `new`; net limits lifted. Files whose usual value nobody knows are left to `originals`.
-pub fn lift(old: &Limits, new: &mut Limits, originals: &BTreeMap<String, String>) {
-    for index in 0..4 {
-        let had = old.resources.block_io.clone().map(|mut io| std::mem::take(throttles(&mut io, index)));
-        for gone in had.unwrap_or_default() {
-            let device = Device { major: gone.major as u32, minor: gone.minor as u32 };
-            let list = throttles(new.resources.block_io.get_or_insert_default(), index);
-            if gone.rate > 0 && !list.iter().any(|t| (t.major, t.minor) == (gone.major, gone.minor)) {
-                upsert(list, device, 0);
-            }
-        }
-    }
-    lift_block_weights(old, new);
-    lift_memory_and_cpu(old, new);
-    if old.resources.pids.as_ref().is_some_and(|p| p.limit.is_some()) {
-        new.resources.pids.get_or_insert_default().limit.get_or_insert(-1);
-    }
-    for had in &old.resources.hugepage_limits {
-        if !new.resources.hugepage_limits.iter().any(|l| l.page_size == had.page_size) {
-            let limit = HugepageLimit { page_size: had.page_size.clone(), limit: i64::MAX as u64 };
-            new.resources.hugepage_limits.push(limit);
-        }
-    }
-    for line in old.raw.keys() {
-        if !new.raw.contains_key(line) && !new.resources.unified.contains_key(&line.0) {
-            if let Some(text) = usual(line).or_else(|| originals.get(&line.0).cloned()) {
-                new.raw.insert(line.clone(), text);
-            }
-        }
-    }
-    lift_net(&old.net, &mut new.net);
-}
-
-fn lift_block_weights(old: &Limits, new: &mut Limits) {
-    const USUAL: u16 = 100;
-    let Some(had) = &old.resources.block_io else { return };
-    let io = new.resources.block_io.get_or_insert_default();
-    if had.weight.is_some() {
-        io.weight.get_or_insert(USUAL);
-    }
-    for gone in &had.weight_device {
-        if !io.weight_device.iter().any(|w| (w.major, w.minor) == (gone.major, gone.minor)) {
-            io.weight_device.push(WeightDevice { weight: Some(io.weight.unwrap_or(USUAL)), ..gone.clone() });
-        }
-    }
-}
-
-fn lift_memory_and_cpu(old: &Limits, new: &mut Limits) {
-    fn back<T>(had: &Option<T>, has: &mut Option<T>, usual: T) {
-        if had.is_some() && has.is_none() {
-            *has = Some(usual);
-        }
-    }
-    if let Some(had) = &old.resources.memory {
-        let has = new.resources.memory.get_or_insert_default();
-        back(&had.limit, &mut has.limit, -1);
-        back(&had.swap, &mut has.swap, -1);
-        back(&had.reservation, &mut has.reservation, -1);
-        back(&had.swappiness, &mut has.swappiness, 60);
-    }
-    if let Some(had) = &old.resources.cpu {
-        let has = new.resources.cpu.get_or_insert_default();
-        if !new.raw.contains_key(&("cpu.weight".to_string(), String::new())) {
-            back(&had.shares, &mut has.shares, 1024);
-        }
-        back(&had.quota, &mut has.quota, -1);
-        back(&had.period, &mut has.period, 100_000);
-        back(&had.burst, &mut has.burst, 0);
-        back(&had.idle, &mut has.idle, 0);
-        // An empty list means "as the parent"; who writes it on v1 has to fill it in.
-        back(&had.cpus, &mut has.cpus, String::new());
-        back(&had.mems, &mut has.mems, String::new());
-    }
-}
-
-/// The value that a kernel file has when nobody wrote to it.
-fn usual((file, key): &Line) -> Option<String> {
-    Some(match file.as_str() {
-        "memory.high" | "memory.max" | "memory.swap.max" | "memory.swap.high" | "memory.zswap.max" => {
-            "max".into()
-        }
-        "memory.min" | "memory.low" | "memory.oom.group" | "cpu.idle" | "cpu.max.burst" => "0".into(),
-        "cpu.weight" => "100".into(),
-        "pids.max" => "max".into(),
-        "cpu.max" => "max 100000".into(),
-        "io.weight" if key.is_empty() || key == "default" => "default 100".into(),
-        "io.weight" => format!("{key} default"),
-        "io.latency" => format!("{key} target=max"),
-        "io.max" => format!("{key} rbps=max wbps=max riops=max wiops=max"),
-        "rdma.max" => format!("{key} hca_handle=max hca_object=max"),
-        "misc.max" => format!("{key} max"),
-        _ => return None,
-    })
-}
-
-fn lift_net(old: &netlimit::Limits, new: &mut netlimit::Limits) {
-    fn back<T>(had: &Option<T>, has: &mut Option<T>, usual: T) {
-        if had.is_some() && has.is_none() {
-            *has = Some(usual);
-        }
-    }
-    back(&old.egress_rate, &mut new.egress_rate, Cap::Max);
-    back(&old.ingress_rate, &mut new.ingress_rate, Cap::Max);
-    back(&old.egress_pps, &mut new.egress_pps, Cap::Max);
-    back(&old.ingress_pps, &mut new.ingress_pps, Cap::Max);
-    back(&old.egress_burst, &mut new.egress_burst, Cap::Max);
-    back(&old.ingress_burst, &mut new.ingress_burst, Cap::Max);
-    back(&old.egress_pps_burst, &mut new.egress_pps_burst, Cap::Max);
-    back(&old.ingress_pps_burst, &mut new.ingress_pps_burst, Cap::Max);
-    back(&old.new_conns, &mut new.new_conns, Cap::Max);
-    back(&old.new_conns_burst, &mut new.new_conns_burst, Cap::Max);
-    back(&old.classid, &mut new.classid, 0);
-    back(&old.priority, &mut new.priority, BTreeMap::new());
-    back(&old.count_loopback, &mut new.count_loopback, false);
-    back(&old.ingress_mode, &mut new.ingress_mode, netlimit::IngressMode::Police);
 }
 
 #[cfg(test)]

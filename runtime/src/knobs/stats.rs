@@ -174,9 +174,19 @@ pub fn table(pairs: &[(Option<Sample>, Sample)], seconds: f64) -> String {
     let mut rows =
         vec![["CONTAINER", "CLASS", "CPU", "THROTTLED", "MEMORY", "LIMIT", "PIDS", "NET OUT", "NET IN"]
             .map(String::from)];
-    let mut devices =
-        vec![["CONTAINER", "DEVICE", "READ/s", "LIMIT", "USED", "WRITE/s", "LIMIT", "USED", "IOPS R/W"]
-            .map(String::from)];
+    let mut devices = vec![[
+        "CONTAINER",
+        "DEVICE",
+        "READ/s",
+        "LIMIT",
+        "USED",
+        "WRITE/s",
+        "LIMIT",
+        "USED",
+        "IOPS R/W",
+        "LIMIT",
+    ]
+    .map(String::from)];
     for (before, now) in pairs {
         let rate = |old: u64, new: u64| new.saturating_sub(old) as f64 / seconds;
         let old = before.as_ref().unwrap_or(now);
@@ -199,8 +209,13 @@ pub fn table(pairs: &[(Option<Sample>, Sample)], seconds: f64) -> String {
             let was = old.io.iter().find(|o| o.device == d.device).unwrap_or(d);
             let rates: Vec<f64> = (0..4).map(|i| rate(was.counters[i], d.counters[i])).collect();
             let limit = |i: usize| d.limits[i].map_or("-".into(), |n| bytes(n as f64));
-            let used =
-                |i: usize| d.limits[i].map_or("-".into(), |n| format!("{:.0}%", 100.0 * rates[i] / n as f64));
+            // Of the limit of bytes or of operations, whichever is nearer.
+            let used = |i: usize| {
+                let part = |i: usize| d.limits[i].map(|n| 100.0 * rates[i] / n as f64);
+                let nearer = part(i).into_iter().chain(part(i + 2)).reduce(f64::max);
+                nearer.map_or("-".into(), |percent| format!("{percent:.0}%"))
+            };
+            let count = |i: usize| d.limits[i].map_or("-".into(), |n| n.to_string());
             devices.push([
                 now.id.chars().take(24).collect(),
                 format!("{} {}", d.device, d.name.as_deref().unwrap_or_default()).trim_end().into(),
@@ -211,16 +226,17 @@ pub fn table(pairs: &[(Option<Sample>, Sample)], seconds: f64) -> String {
                 limit(1),
                 used(1),
                 format!("{:.0}/{:.0}", rates[2], rates[3]),
+                format!("{}/{}", count(2), count(3)),
             ]);
         }
     }
     align(&rows) + "\n" + &align(&devices)
 }
 
-fn align(rows: &[[String; 9]]) -> String {
+fn align<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..9).map(width).collect();
-    let line = |row: &[String; 9]| {
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |row: &[String; N]| {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join("  ").trim_end().to_string() + "\n"
