@@ -99,6 +99,10 @@ fn watch(dir: &Path) -> Result<()> {
     let mut modified = modified(dir);
     let mut budget = Budget::new(&location, &state.knobs)?;
     let text = memory::Text::find();
+    if state.knobs.follow_mounts {
+        // What came before the file was opened is no news to whoever polls it.
+        follow(dir, &state.id);
+    }
     while is_alive(init) && state.knobs.needs_helper() {
         let mut fds =
             [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(mounts.as_fd(), PollFlags::POLLPRI)];
@@ -220,7 +224,7 @@ impl Budget {
 /// at least a sliver that shows when their demand begins. The rest goes to those that want, in equal parts.
 fn split(total: u64, shares: &[u64], rates: &[u64], caps: &[u64]) -> Vec<u64> {
     let n = shares.len() as u64;
-    let floor = (total / (20 * n.saturating_sub(1).max(1))).max(1);
+    let floor = (total / (40 * n.saturating_sub(1).max(1))).max(1);
     let wants: Vec<bool> =
         shares.iter().zip(rates).map(|(share, rate)| *rate as f64 >= 0.8 * *share as f64).collect();
     let fair = total / n.max(1);
@@ -233,8 +237,11 @@ fn split(total: u64, shares: &[u64], rates: &[u64], caps: &[u64]) -> Vec<u64> {
             false => (rate + rate / 3).clamp(floor, fair.max(floor)),
         })
         .collect();
-    // What is left goes to those that want, or to all alike; again while caps leave something over.
-    let mut open: Vec<usize> = (0..new.len()).filter(|i| nobody || wants[*i]).collect();
+    // What is left goes to those that want, else to those that do anything, else to all; again while caps leave
+    // something over.
+    let idle = rates.iter().all(|rate| *rate == 0);
+    let mut open: Vec<usize> =
+        (0..new.len()).filter(|i| wants[*i] || nobody && (idle || rates[*i] > 0)).collect();
     loop {
         let left = total.saturating_sub(new.iter().sum());
         let part = left / open.len().max(1) as u64;
@@ -333,6 +340,13 @@ mod tests {
             shares = split(100_000, &shares, &rates, &NONE);
         }
         assert!(shares[1] >= 90_000, "{shares:?}");
+    }
+
+    #[test]
+    fn a_pause_of_the_only_busy_device_costs_it_nothing() {
+        let shares = split(100_000, &[97_000, 3_000], &[40_000, 0], &NONE);
+        assert!(shares[0] >= 90_000, "{shares:?}");
+        assert_eq!(split(100_000, &[97_000, 3_000], &[0, 0], &NONE), [50_000, 50_000]);
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn limits_before(subject: &Subject<'_>, layout: &Layout, resolver: &Resolver) ->
 
 /// Until something about a total changes, its split is the helper's business.
 fn keep_split(cgroup: &Cgroup, before: &Saved, new: &mut Limits) {
-    if before.totals != new.totals || before.shared() != new.shared {
+    if new.totals.is_empty() || before.totals != new.totals || before.shared() != new.shared {
         return;
     }
     let present = stats::limits(cgroup);
