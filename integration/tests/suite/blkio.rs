@@ -112,6 +112,20 @@ fn holds(c: &Container, kind: Kind, rates: [f64; 2], when: &str) {
     }
 }
 
+/// Both disks run faster than they were allowed to. How much faster is the machine's business.
+#[track_caller]
+fn lifted(c: &Container, kind: Kind, rates: [f64; 2]) {
+    let mut best = [0f64; 2];
+    for _ in 0..5 {
+        let got = kind.measure(c, rates, 2);
+        best = [best[0].max(got[0]), best[1].max(got[1])];
+        if best[0] > 1.1 * rates[0] && best[1] > 1.1 * rates[1] {
+            return;
+        }
+    }
+    panic!("lifted, {} is {best:?}, and was allowed to be {rates:?}", kind.knob());
+}
+
 /// Direct reads and writes at every rate: as created, changed while running, and lifted.
 #[test]
 fn direct_io_is_held_to_its_rate() {
@@ -125,10 +139,14 @@ fn direct_io_is_held_to_its_rate() {
         let unit = if kind.bytes() { "B" } else { "" };
         format!("container:/data0={}{unit},container:/data1={}{unit}", rates[0], rates[1])
     };
-    let c = Container::sleeping("rates");
-    let first = both(Kind::WriteBps, [MB, 10.0 * MB]);
-    let c = annotated(with_disks(c, &[&disks[0], &disks[1]]), &[("hydra.blkio.write-bps", &first)]).up();
-    holds(&c, Kind::WriteBps, [MB, 10.0 * MB], "at create");
+    // Half of what the machine does is the most that can be asked of it.
+    let free = with_disks(Container::sleeping("free"), &[&disks[0], &disks[1]]).up();
+    let most = Kind::WriteBps.measure(&free, [1e8, 1e8], 2).map(|got| (got / 2.0).floor());
+    drop(free);
+    let first = [MB.min(most[0]), (10.0 * MB).min(most[1])];
+    let c = with_disks(Container::sleeping("rates"), &[&disks[0], &disks[1]]);
+    let c = annotated(c, &[("hydra.blkio.write-bps", &both(Kind::WriteBps, first))]).up();
+    holds(&c, Kind::WriteBps, first, "at create");
     update(&c, &["--blkio-write-bps", "max"]);
     let pairs: Vec<(Kind, [f64; 2])> = match full() {
         false => vec![(Kind::WriteBps, [10.0 * MB, MB]), (Kind::ReadIops, [100.0, 1000.0])],
@@ -152,8 +170,7 @@ fn direct_io_is_held_to_its_rate() {
         update(&c, &[&flag, &both(kind, rates)]);
         holds(&c, kind, rates, "after update");
         update(&c, &[&flag, "max"]);
-        let lifted = kind.measure(&c, rates, 2);
-        assert!(lifted[0] > 1.5 * rates[0] && lifted[1] > 1.5 * rates[1], "lifted: {lifted:?}");
+        lifted(&c, kind, rates);
     }
 }
 

@@ -636,6 +636,55 @@ fn four_ways_to_say_it() {
     );
 }
 
+/// Shares of a contended device and targets of its latency, where the kernel has them; elsewhere refused by name.
+#[test]
+fn weights_and_latency() {
+    ours!();
+    let (image, node) = disk::image(16).expect("a loop device");
+    let number = disk::number(&node).unwrap();
+    let c = Container::sleeping("weight").up();
+    let text = |file: &str| {
+        let controller = if v2() { "io" } else { "blkio" };
+        c.cgroup_file(controller, file)
+    };
+    let file = ["blkio.bfq.weight", "blkio.weight", "io.bfq.weight", "io.weight"]
+        .into_iter()
+        .find(|f| text(f).is_some());
+    let set = update(&c, &["--blkio-weight", "300"]);
+    match file {
+        Some(file) => {
+            set.ok();
+            let wanted = if file == "io.weight" { 1 + 290 * 9999 / 990 } else { 300 };
+            let held = text(file).unwrap();
+            assert!(
+                held.lines().any(|l| l.trim_start_matches("default ") == wanted.to_string()),
+                "{file}: {held}"
+            );
+        }
+        None => drop(set.fails()),
+    }
+    // Refused where the device's scheduler isn't BFQ, as that of a loop device.
+    let each = update(&c, &["--blkio-weight-device", &format!("{node}=200")]);
+    println!(
+        "FIGURE blkio.weight-device on {node}: {}",
+        if each.code == 0 { "taken" } else { each.stderr.trim() }
+    );
+    let latency = update(&c, &["--blkio-latency", &format!("{node}=75ms")]);
+    match text("io.latency") {
+        Some(_) => {
+            latency.ok();
+            assert!(text("io.latency").unwrap().contains(&format!("{number} target=75000")));
+            update(&c, &["--unset", "blkio.latency"]).ok();
+            assert!(!text("io.latency").unwrap().contains("75000"));
+        }
+        None if v2() => drop(latency.fails_with("io.latency")),
+        None => {
+            drop(latency.fails_with("blkio.latency: cgroup v1, which this host has for blkio, can't do this"))
+        }
+    }
+    sh(&format!("losetup -d {node}; rm -f {}", image.display())).unwrap();
+}
+
 /// `stats` in its three forms.
 #[test]
 fn stats_show_use_and_limits() {
