@@ -83,6 +83,15 @@ pub fn cgroups() -> Cgroups {
     }
 }
 
+/// Whether every v1 hierarchy that is in use is mounted where it belongs. containerd's shim neither hears of OOM nor has
+/// figures while somebody has, say, net_cls mounted elsewhere.
+pub fn every_hierarchy_is_mounted() -> bool {
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let names = text.lines().filter_map(|l| l.split(':').nth(1)).filter(|n| !n.is_empty());
+    let mut names = names.map(|n| n.trim_start_matches("name="));
+    names.all(|n| Path::new("/sys/fs/cgroup").join(n).join("cgroup.procs").exists())
+}
+
 /// The folders in which a cgroup of the given path below the root may exist: one for v2, one a hierarchy for v1.
 pub fn cgroup_dirs(path: &str) -> Vec<PathBuf> {
     let base = Path::new("/sys/fs/cgroup");

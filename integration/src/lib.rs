@@ -9,6 +9,7 @@ pub mod console;
 pub mod container;
 pub mod disk;
 pub mod engine;
+pub mod grpc;
 pub mod host;
 pub mod janitor;
 pub mod ttrpc;

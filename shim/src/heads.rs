@@ -58,7 +58,6 @@ fn become_keeper(map: &Map) {
 fn keep(map: &Map) {
     let header = map.header();
     let worker = header.worker.load(SeqCst);
-    sys::drop_text();
     loop {
         let Ok(Some(change)) = sys::peek_child(true) else { continue };
         if change.pid == worker && change.stopped {

@@ -19,7 +19,9 @@ use std::sync::atomic::Ordering::SeqCst;
 /// After so many deaths on one and the same request it is refused instead of tried again.
 const STRIKES: u32 = 5;
 /// So long after the last work a worker makes itself small, ms.
-const IDLE_MS: i32 = 1000;
+const IDLE_MS: i32 = 50;
+/// poll's word for no end.
+const FOREVER: i32 = -1;
 
 pub struct Worker<'a> {
     map: &'a Map,
@@ -90,7 +92,10 @@ impl Worker<'_> {
         let timeout = self.watch();
         let mut fds = std::mem::take(&mut self.fds);
         let what = std::mem::take(&mut self.what);
-        let ready = sys::poll(&mut fds, timeout).unwrap_or(0);
+        let ready = match timeout {
+            FOREVER => sys::poll_lean(&mut fds, self.map).unwrap_or(0),
+            timeout => sys::poll(&mut fds, timeout).unwrap_or(0),
+        };
         let mut orphaned = false;
         let mut left = ready;
         for (poll, source) in fds.iter().zip(&what).filter(|(p, _)| p.revents != 0) {
@@ -108,7 +113,6 @@ impl Worker<'_> {
             // Nothing is to do for now: the memory of the last work goes back.
             self.buffer = Vec::new();
             sys::trim_heap();
-            sys::drop_text();
         }
         self.idle = ready == 0;
         self.publish_next();
@@ -154,7 +158,7 @@ impl Worker<'_> {
         match (soon, self.events_wait()) {
             (_, true) => 100,
             (true, false) => 200,
-            _ if self.idle => -1,
+            _ if self.idle => FOREVER,
             _ => IDLE_MS,
         }
     }

@@ -8,6 +8,7 @@ mod attributes;
 mod blkio;
 mod cgroups;
 mod cli;
+mod cri;
 mod ctr;
 mod docker;
 mod exec;

@@ -167,6 +167,12 @@ impl Map {
         unsafe { &*self.base.cast::<Header>() }
     }
 
+    /// Takes the map's pages out of this process; they stay in the file.
+    pub fn drop_pages(&self) {
+        // SAFETY: the mapping is of SIZE bytes, shared and file-backed: its content does not change by this.
+        unsafe { libc::madvise(self.base.cast(), SIZE, libc::MADV_DONTNEED) };
+    }
+
     fn copy_out(&self, at: usize, buf: &mut [u8]) {
         assert!(at + buf.len() <= SIZE);
         // SAFETY: in bounds (asserted); only one process works on the regions at a time.

@@ -114,6 +114,9 @@ fn wait(which: libc::idtype_t, pid: u32, flags: i32) -> Result<Option<Change>> {
 
 /// The next child that ended or stopped; it stays a zombie until `reap`, so that what it left can be written down first.
 pub fn peek_child(block: bool) -> Result<Option<Change>> {
+    if block {
+        drop_text();
+    }
     let flags = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT | if block { 0 } else { libc::WNOHANG };
     wait(libc::P_ALL, 0, flags)
 }
@@ -155,20 +158,37 @@ pub fn trim_heap() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// The size of the resident program text is of no use to a head that only waits: its pages are dropped and come back by
-/// themselves, from the page cache, when they are needed.
-pub fn drop_text() {
-    extern "C" {
-        static __executable_start: u8;
-        static etext: u8;
-    }
-    // SAFETY: the linker defines both symbols, as the limits of the file's read-only text; dropping clean, file-backed pages
-    // changes no content.
+/// Resident program text and constants are of no use to a process that only waits: their pages are dropped and come back by
+/// themselves, from the page cache, when they are needed. Always the last thing before the wait.
+#[inline(always)]
+fn drop_text() {
+    // SAFETY: the kernel tells where this program's headers are and how many; they stay mapped. Dropping the clean, file-backed
+    // pages of segments that can't be written changes no content.
     unsafe {
-        let start = std::ptr::addr_of!(__executable_start) as usize & !0xfff;
-        let end = (std::ptr::addr_of!(etext) as usize + 0xfff) & !0xfff;
-        libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED);
+        let headers = libc::getauxval(libc::AT_PHDR) as *const libc::Elf64_Phdr;
+        let count = libc::getauxval(libc::AT_PHNUM) as usize;
+        if headers.is_null() {
+            return;
+        }
+        // The headers are themselves in what is dropped: they are read first.
+        let mut dropped = [(0, 0); 4];
+        let read_only = |h: &&libc::Elf64_Phdr| h.p_type == libc::PT_LOAD && h.p_flags & libc::PF_W == 0;
+        let segments = std::slice::from_raw_parts(headers, count);
+        for (place, header) in dropped.iter_mut().zip(segments.iter().filter(read_only)) {
+            *place = (header.p_vaddr as usize & !0xfff, header.p_memsz as usize & !0xfff);
+        }
+        for (start, length) in dropped {
+            libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED);
+        }
     }
+}
+
+/// Waits for as long as it takes, with as little resident memory as possible.
+#[inline(never)]
+pub fn poll_lean(fds: &mut [libc::pollfd], map: &map::Map) -> Result<i32> {
+    map.drop_pages();
+    drop_text();
+    poll(fds, -1)
 }
 
 pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> Result<i32> {

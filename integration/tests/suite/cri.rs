@@ -1,0 +1,224 @@
+//! A pod by containerd's CRI service, as a kubelet asks for it: two containers under the runtime handler `hydra`.
+
+use integration::engine::{engine, IMAGE};
+use integration::grpc;
+use integration::ttrpc::Message;
+use integration::{eventually, host, janitor, Peer, Run};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where Debian's package has the network plugins.
+const PLUGINS: &str = "/usr/lib/cni";
+
+/// A containerd of the test's own.
+struct Containerd {
+    dir: PathBuf,
+}
+
+impl Containerd {
+    fn new() -> Containerd {
+        let dir = janitor::scratch().join("cri");
+        let bin = dir.join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::create_dir_all(dir.join("net")).unwrap();
+        std::os::unix::fs::symlink(host::shim(), bin.join("containerd-shim-hydra-v2")).unwrap();
+        let d = dir.display();
+        let config = format!(
+            r#"version = 2
+root = "{d}/root"
+state = "{d}/state"
+[grpc]
+address = "{d}/c.sock"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{d}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "docker.io/library/pause:latest"
+restrict_oom_score_adj = true
+disable_tcp_service = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{PLUGINS}"
+conf_dir = "{d}/net"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"
+default_runtime_name = "hydra"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.hydra]
+runtime_type = "io.containerd.hydra.v2"
+pod_annotations = ["hydra.*", "hydra-shim.*"]
+container_annotations = ["hydra.*", "hydra-shim.*"]
+"#
+        );
+        fs::write(dir.join("config.toml"), config).unwrap();
+        let (bridge, third) = (format!("hyp{}", std::process::id()), std::process::id() % 250);
+        let net = format!(
+            r#"{{"cniVersion":"0.4.0","name":"pods","plugins":[{{"type":"bridge","bridge":"{bridge}","isGateway":true,
+            "ipam":{{"type":"host-local","dataDir":"{d}/ipam","ranges":[[{{"subnet":"10.215.{third}.0/24"}}]]}}}}]}}"#
+        );
+        fs::write(dir.join("net/10-pods.conflist"), net).unwrap();
+        janitor::at_end(&format!("ip link del {bridge}"));
+        janitor::at_end(&format!(
+            "for i in 1 2 3; do pkill -KILL -f -- '{d}/config.toml'; pkill -KILL -f -- 'monitor k8s.io/pod-of-none'; done"
+        ));
+        let containerd = Containerd { dir };
+        containerd.start();
+        containerd
+    }
+
+    fn start(&self) {
+        let d = self.dir.display();
+        let line = format!(
+            "PATH={d}/bin:/usr/sbin:/usr/bin:/sbin:/bin setsid containerd --config {d}/config.toml >>{d}/log 2>&1 </dev/null & echo $! >{d}/pid"
+        );
+        Run::sh(&line).ok();
+        eventually("containerd's CRI service answers", || {
+            grpc::call(&self.socket(), "runtime.v1.RuntimeService/Version", &Message::new()).is_ok()
+        });
+    }
+
+    /// As a crash: nothing is told to anybody.
+    fn kill(&self) {
+        Run::sh(&format!("pkill -KILL -f -- '{}/config.toml'", self.dir.display())).out();
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.join("c.sock")
+    }
+
+    #[track_caller]
+    fn call(&self, method: &str, request: &Message) -> Message {
+        match grpc::call(&self.socket(), &format!("runtime.v1.RuntimeService/{method}"), request) {
+            Ok(answer) => answer,
+            Err(e) => {
+                let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+                let last: Vec<_> = log.lines().rev().filter(|l| l.contains("level=error")).take(3).collect();
+                panic!("{e}\n{}", last.join("\n"))
+            }
+        }
+    }
+
+    fn exec(&self, container: &str, command: &[&str]) -> (String, u64) {
+        let request = command.iter().fold(Message::new().text(1, container), |m, word| m.text(2, word));
+        let answer = self.call("ExecSync", &request.number(3, 30));
+        (answer.get_text(1), answer.get(3))
+    }
+
+    /// Created 0, running 1, exited 2; and the exit code.
+    fn status(&self, container: &str) -> (u64, u64) {
+        let status = self.call("ContainerStatus", &Message::new().text(1, container)).get_message(1);
+        (status.get(3), status.get(7))
+    }
+}
+
+fn pair(key: &str, value: &str) -> Message {
+    Message::new().text(1, key).text(2, value)
+}
+
+/// The configuration of the pod, with knobs as annotations.
+fn pod(logs: &Path, group: &str) -> Message {
+    let metadata =
+        Message::new().text(1, "pod").text(2, &format!("uid-{group}")).text(3, "default").number(4, 0);
+    let cgroup = format!("/{}/pods", janitor::name());
+    Message::new()
+        .message(1, &metadata)
+        .text(2, "pod")
+        .text(3, logs.to_str().unwrap())
+        .message(7, &pair("hydra-shim.group", group))
+        .message(7, &pair("hydra.pids.limit", "99"))
+        .message(8, &Message::new().text(1, &cgroup))
+}
+
+fn container(name: &str, script: &str, group: &str) -> Message {
+    Message::new()
+        .message(1, &Message::new().text(1, name))
+        .message(2, &Message::new().text(1, &format!("docker.io/library/{IMAGE}:latest")))
+        .text(3, "sh")
+        .text(4, "-c")
+        .text(4, script)
+        .message(10, &pair("hydra.pids.limit", "88"))
+        .message(10, &pair("hydra-shim.group", group))
+        .text(11, &format!("{name}.log"))
+        .message(15, &Message::new())
+}
+
+/// Processes of monitors that serve one of these containers.
+fn monitors(ids: &[&String]) -> usize {
+    let serves = |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|e| e.ends_with("shim"));
+    let mut pids: Vec<i32> =
+        ids.iter().flat_map(|id| host::processes_with(&format!("k8s.io/{id}"))).filter(serves).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids.len()
+}
+
+fn a_pod_lives(containerd: &Containerd, group: &str) {
+    let logs = containerd.dir.join(format!("logs-{group}"));
+    fs::create_dir_all(&logs).unwrap();
+    let config = pod(&logs, group);
+    let request = Message::new().message(1, &config).text(2, "hydra");
+    let sandbox = containerd.call("RunPodSandbox", &request).get_text(1);
+    let mut ids = vec![sandbox.clone()];
+    let server = "echo server is up; mkdir /w; echo page >/w/index.html; httpd -f -h /w -p 8080";
+    let scripts = [
+        ("server", server),
+        ("worker", "trap 'echo told; exit 7' TERM; echo up; while :; do sleep 0.1; done"),
+    ];
+    for (name, script) in scripts {
+        let request =
+            Message::new().text(1, &sandbox).message(2, &container(name, script, group)).message(3, &config);
+        let id = containerd.call("CreateContainer", &request).get_text(1);
+        containerd.call("StartContainer", &Message::new().text(1, &id));
+        ids.push(id);
+    }
+    let (server, worker) = (&ids[1], &ids[2]);
+    // One network, one hostname.
+    eventually("the containers share the pod's network", || {
+        let (page, code) = containerd.exec(worker, &["wget", "-qO-", "http://127.0.0.1:8080/"]);
+        (page.as_str(), code) == ("page\n", 0)
+    });
+    assert_eq!(containerd.exec(worker, &["sh", "-c", "hostname; exit 5"]), ("pod\n".into(), 5));
+    // The knobs that were annotations hold, where no resource was asked for.
+    let limit = "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null | head -1";
+    assert_eq!(containerd.exec(worker, &["sh", "-c", limit]).0, "88\n");
+    assert_eq!(monitors(&ids.iter().collect::<Vec<_>>()), if group == "pod" { 2 } else { 6 });
+    containerd.kill();
+    assert_eq!(monitors(&ids.iter().collect::<Vec<_>>()), if group == "pod" { 2 } else { 6 });
+    containerd.start();
+    assert_eq!((containerd.status(server).0, containerd.status(worker).0), (1, 1), "running still");
+    assert_eq!(containerd.exec(server, &["echo", "back"]), ("back\n".into(), 0));
+    containerd.call("StopContainer", &Message::new().text(1, worker).number(2, 20));
+    assert_eq!(containerd.status(worker), (2, 7), "its own exit code");
+    let text = fs::read_to_string(logs.join("worker.log")).unwrap();
+    assert!(text.contains("stdout F up") && text.contains("stdout F told"), "{text}");
+    assert!(fs::read_to_string(logs.join("server.log")).unwrap().contains("stdout F server is up"));
+    containerd.call("StopPodSandbox", &Message::new().text(1, &sandbox));
+    assert_eq!(containerd.status(server), (2, 137));
+    containerd.call("RemovePodSandbox", &Message::new().text(1, &sandbox));
+    eventually("no monitor is left", || monitors(&ids.iter().collect::<Vec<_>>()) == 0);
+    for id in &ids {
+        assert!(!Path::new("/run/hydra-shim/k8s.io").join(id).exists(), "what the monitor of {id} kept");
+    }
+}
+
+#[test]
+fn pods_live_through_a_restart_of_containerd() {
+    if integration::peer() != Peer::Hydra {
+        integration::skip!("the shim is ours");
+    }
+    if !Path::new(PLUGINS).join("bridge").exists() {
+        integration::skip!("the package containernetworking-plugins is not installed");
+    }
+    let engine = match engine() {
+        Ok(engine) => engine,
+        Err(reason) => integration::skip!("{reason}"),
+    };
+    let containerd = Containerd::new();
+    let images = format!(
+        "echo FROM {IMAGE} >pause; echo 'CMD [\"sleep\", \"1000000\"]' >>pause; $D build -q -t pause - <pause >/dev/null;
+         $D save {IMAGE} pause | ctr -a {} -n k8s.io images import - >/dev/null",
+        containerd.socket().display()
+    );
+    engine.script(&images, "", "").ok();
+    for group in ["container", "pod"] {
+        a_pod_lives(&containerd, group);
+    }
+    containerd.kill();
+}
