@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 pub struct Engine {
     dir: PathBuf,
+    kind: Kind,
+    bridge: String,
 }
 
 /// A word for scripts: takes out what terminals and `script` add on their own account.
@@ -38,6 +40,13 @@ enum Kind {
     OwnShim,
     /// `dockerd -D`, which has every shim and runtime say more.
     Debug,
+    /// Ended and started again by a test.
+    Restarted,
+}
+
+/// An engine for the one test that ends and starts its daemon.
+pub fn restarted() -> Result<Engine, String> {
+    Engine::start("restarted", Kind::Restarted)
 }
 
 /// An engine started with `-D`.
@@ -64,39 +73,67 @@ fn knows_runtime_types() -> bool {
     version.split('.').next().and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n >= 24)
 }
 
+impl Kind {
+    fn bridge(self) -> String {
+        let letter = match self {
+            Kind::Plain => 'd',
+            Kind::OwnShim => 's',
+            Kind::Debug => 'D',
+            Kind::Restarted => 'r',
+        };
+        format!("hy{letter}{}", std::process::id())
+    }
+}
+
 impl Engine {
     fn start(name: &str, kind: Kind) -> Result<Engine, String> {
-        let engine = Engine { dir: janitor::scratch().join(name) };
+        let engine = Engine { dir: janitor::scratch().join(name), kind, bridge: kind.bridge() };
         let bin = engine.dir.join("bin");
         fs::create_dir_all(&bin).map_err(|e| e.to_string())?;
         engine.register(&bin, kind == Kind::OwnShim)?;
-        let bridge = engine.bridge(kind)?;
-        let dir = engine.dir.display();
-        let log = engine.dir.join("log");
-        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
+        engine.make_bridge()?;
+        janitor::at_end(&format!("ip link del {}", engine.bridge));
+        janitor::at_end(&engine.end());
+        engine.launch()?;
+        engine.import(IMAGE)?;
+        Ok(engine)
+    }
+
+    /// Starts the daemon, and waits until it answers.
+    pub fn launch(&self) -> Result<(), String> {
+        let (dir, bridge) = (self.dir.display(), &self.bridge);
+        let log = self.dir.join("log");
         let daemon = format!(
-            "PATH={path} setsid dockerd --config-file {dir}/daemon.json --data-root {dir}/data --exec-root {dir}/exec \
-             --pidfile {dir}/pid --host unix://{dir}/docker.sock --bridge {bridge} --iptables=false --ip6tables=false \
-             --ip-masq=false --ip-forward=false {} {} >{} 2>&1 </dev/null &",
-            engine.parent(),
-            if kind == Kind::Debug { "-D" } else { "" },
+            "PATH={dir}/bin:/usr/sbin:/usr/bin:/sbin:/bin setsid dockerd --config-file {dir}/daemon.json \
+             --data-root {dir}/data --exec-root {dir}/exec --pidfile {dir}/pid --host unix://{dir}/docker.sock \
+             --bridge {bridge} --iptables=false --ip6tables=false --ip-masq=false --ip-forward=false {} {} \
+             >{} 2>&1 </dev/null &",
+            self.parent(),
+            if self.kind == Kind::Debug { "-D" } else { "" },
             log.display()
         );
-        janitor::at_end(&format!("ip link del {bridge}"));
-        janitor::at_end(&engine.end());
         Run::sh(&daemon).ok();
         let start = Instant::now();
-        while engine.docker(&["version"]).code != 0 {
+        while self.docker(&["version"]).code != 0 {
             let text = fs::read_to_string(&log).unwrap_or_default();
-            let ended = !engine.dir.join("pid").exists() && start.elapsed() > Duration::from_secs(10);
+            let ended = !self.dir.join("pid").exists() && start.elapsed() > Duration::from_secs(10);
             if ended || start.elapsed() > host::patience() * 2 {
                 let last = text.lines().rev().take(3).collect::<Vec<_>>().join(" / ");
                 return Err(format!("dockerd does not start here: {last}"));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        engine.import(IMAGE)?;
-        Ok(engine)
+        Ok(())
+    }
+
+    /// Ends the daemon and waits for that; its containers are left alone (live restore).
+    pub fn halt(&self) {
+        let pid = fs::read_to_string(self.dir.join("pid")).expect("the daemon's pid");
+        let wait = format!(
+            "kill {0}; while [ -d /proc/{0} ] && ! grep -q 'State:.*Z' /proc/{0}/status; do sleep 0.1; done",
+            pid.trim()
+        );
+        Run::sh(&wait).patient(2).ok();
     }
 
     /// The runtimes that containers may ask for by name.
@@ -130,23 +167,20 @@ impl Engine {
         if Path::new("/usr/bin/crun").exists() && host::cgroups() != host::Cgroups::Hybrid {
             runtimes["crun"] = serde_json::json!({ "path": "/usr/bin/crun" });
         }
-        let config =
-            serde_json::json!({ "runtimes": runtimes, "default-runtime": "tested", "live-restore": true });
+        // Experimental: `docker checkpoint`.
+        let config = serde_json::json!({
+            "runtimes": runtimes, "default-runtime": "tested", "live-restore": true, "experimental": true
+        });
         fs::write(self.dir.join("daemon.json"), config.to_string()).map_err(|e| e.to_string())
     }
 
-    /// A bridge with a subnet that no other test program uses at the same time.
-    fn bridge(&self, kind: Kind) -> Result<String, String> {
-        let pid = std::process::id();
-        let (name, second) = match kind {
-            Kind::Plain => (format!("hyd{pid}"), 213),
-            Kind::OwnShim => (format!("hys{pid}"), 214),
-            Kind::Debug => (format!("hyD{pid}"), 215),
-        };
-        let third = pid % 250;
+    fn make_bridge(&self) -> Result<(), String> {
+        let name = &self.bridge;
+        // A subnet that no other test program uses at the same time.
+        let (second, third) = (213 + self.kind as u32, std::process::id() % 250);
         let script = format!("ip link add {name} type bridge && ip addr add 10.{second}.{third}.1/24 dev {name} && ip link set {name} up");
         match Run::sh(&script).out() {
-            out if out.code == 0 => Ok(name),
+            out if out.code == 0 => Ok(()),
             out => Err(format!("no bridge can be made: {}", out.stderr.trim())),
         }
     }

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod grpc;
 pub mod host;
 pub mod janitor;
+pub mod stepper;
 pub mod ttrpc;
 
 pub use bundle::Bundle;

@@ -1,6 +1,9 @@
 //! Docker with the program under test as its runtime: every case is run with it and with runc, by the same daemon, and
 //! what a user sees must be the same.
 
+mod variants;
+mod whole;
+
 use integration::engine::{engine, Engine};
 
 /// Whether root has every capability here: without one of them runc refuses --privileged, and we give what there is.
@@ -23,8 +26,8 @@ fn like_runc(name: &str, script: &str) {
 /// Runs a script in the first engine with the runtime of that name, and in the second with runc.
 #[track_caller]
 pub fn compare(name: &str, script: &str, (engine, runtime): (&Engine, &str), peer: &Engine) {
-    if script.contains("--privileged") && !full_root() {
-        integration::skip!("root lacks a capability here, and runc refuses --privileged then");
+    if (script.contains("--privileged") || script.contains("--cap-add ALL")) && !full_root() {
+        integration::skip!("root lacks a capability here, and runc refuses all of them then");
     }
     let ours = engine.script(script, runtime, &format!("{name}-tested"));
     let theirs = peer.script(script, "runc", &format!("{name}-runc"));
@@ -126,10 +129,14 @@ fn build() {
     assert!(out.stdout.ends_with("\nbuilt\n"), "{out}");
 }
 
-/// Containers live on while the daemon is away, and are found again.
+/// A step that fails ends the build with the step's status in its text.
 #[test]
-fn a_restart_of_the_daemon_keeps_containers() {
-    integration::skip!(
-        "the daemon is shared by all tests of this program; the shim's tests restart one of their own"
-    );
+fn build_fails() {
+    let engine = match engine() {
+        Ok(engine) => engine,
+        Err(reason) => integration::skip!("{reason}"),
+    };
+    let script = "mkdir -p failing && printf 'FROM box\\nARG A=1\\nRUN echo $A >/made && exit 9\\n' >failing/Dockerfile
+        $D build --build-arg A=2 -t failing failing 2>&1 | grep -o 'returned a non-zero code: 9'";
+    engine.script(script, "tested", "failing").ok().says("returned a non-zero code: 9");
 }

@@ -1,95 +1,115 @@
-//! The runtime itself is killed at every one of its system calls in turn: whatever it leaves, `delete --force` takes away.
+//! The runtime is killed at every one of its system calls in turn: whatever it leaves, `delete --force` takes away.
+//!
+//! Killed is the program itself, or (`Whose::Children`) the process it makes, which is to become the container's.
 
-use integration::{host, skip, Container, Peer, Run};
-use std::fs;
-use std::path::Path;
+use integration::stepper::{self, Calls, Whose};
+use integration::{host, skip, Container, Peer};
+use std::process::{Command, Stdio};
 
-/// How many system calls a verb makes, as strace counts them. The container is gone afterwards.
-///
-/// strace is not the parent (-DDD): it stays as long as the container does, and must not keep the caller waiting.
-fn count_calls(c: &Container, verb: &[&str]) -> usize {
-    let log = c.bundle.dir.join("trace");
-    c.bundle.write();
-    let traced = Run::new("strace").args(["-DDD", "-f", "-qq", "-o"]).args([&log]).args([host::runtime()]);
-    traced.args(["--root"]).args([&c.root]).args(verb).out().ok();
-    check(c, "undisturbed");
-    fs::read_to_string(&log)
-        .unwrap()
-        .lines()
-        .filter(|l| !l.contains("+++") && !l.contains("resumed>"))
-        .count()
+/// A container all of whose processes carry its name.
+fn container(name: &str, args: &[&str]) -> Container {
+    let c = Container::new(name).args(args);
+    let mark = format!("MARK={}", c.id);
+    c.with(|c| c["process"]["env"].as_array_mut().unwrap().push(mark.into()))
 }
 
-/// Runs a verb under strace, which kills the process that makes the n-th call.
-fn killed_at(c: &Container, verb: &[&str], n: usize) {
-    let inject = format!("inject=all:signal=KILL:when={n}");
-    let traced = Run::new("strace")
-        .args(["-DDD", "-f", "-qq", "-o", "/dev/null", "-e", &inject])
-        .args([host::runtime()]);
-    traced.args(["--root"]).args([&c.root]).args(verb).out();
+fn command(c: &Container, verb: &[&str]) -> Command {
+    let mut command = Command::new(host::runtime());
+    command.arg("--root").arg(&c.root);
+    if host::systemd_driver() {
+        command.arg("--systemd-cgroup");
+    }
+    command.args(verb).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 fn check(c: &Container, what: &str) {
     let out = c.delete_force();
     assert_eq!(out.code, 0, "{what}: {out}");
     assert_eq!(c.leftovers(), Vec::<String>::new(), "{what}");
-    let strays = host::processes_with(&c.id);
-    assert_eq!(strays, Vec::<i32>::new(), "{what}: processes stay");
+    assert_eq!(host::processes_with(&c.id), Vec::<i32>::new(), "{what}: processes stay");
 }
 
 /// The numbers of the calls at which to kill: all, or enough to see the shape.
-fn moments(calls: usize) -> Vec<usize> {
+fn moments(calls: usize) -> impl Iterator<Item = usize> {
     let step = if host::quick() { (calls / 25).max(1) } else { 1 };
-    (1..=calls).step_by(step).collect()
+    (1..=calls).step_by(step)
 }
 
-fn ready() -> bool {
-    Path::new("/usr/bin/strace").exists() && integration::peer() == Peer::Hydra
+/// Kills `verb` and its children at each of their calls, every time from the state that `before` makes.
+#[track_caller]
+fn at_every_call(c: &Container, verb: &[&str], whose: &[Whose], before: impl Fn()) {
+    c.bundle.write();
+    let devices = devices();
+    before();
+    let calls = stepper::run(command(c, verb), None);
+    check(c, "undisturbed");
+    for &whose in whose {
+        for n in moments(calls.of(whose)) {
+            before();
+            stepper::run(command(c, verb), Some((whose, n)));
+            check(c, &format!("{verb:?} killed at call {n} of {calls:?}, {whose:?}"));
+        }
+    }
+    assert_eq!(devices, self::devices(), "network devices");
+    let Calls { program, children } = calls;
+    println!("{} {}: {program} calls, and {children} of its children", c.id, verb[0]);
 }
 
-#[test]
-fn create_killed_at_any_call_can_be_cleaned_up() {
-    if !ready() {
-        skip!("needs strace, and a promise that only this runtime makes");
-    }
-    let c = Container::new("killcreate");
-    let dir = c.bundle.dir.to_str().unwrap().to_string();
-    let verb = ["create", "--bundle", &dir, &c.id];
-    let calls = count_calls(&c, &verb);
-    for n in moments(calls) {
-        killed_at(&c, &verb, n);
-        check(&c, &format!("create killed at its call {n} of {calls}"));
-    }
+/// The host's network devices but for those of other tests.
+fn devices() -> Vec<String> {
+    let all = std::fs::read_dir("/sys/class/net").unwrap().flatten();
+    let mut names: Vec<_> = all.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|n| !n.starts_with("veth") && !n.starts_with("ht") && !n.starts_with("hy"));
+    names.sort();
+    names
 }
 
-#[test]
-fn start_killed_at_any_call_can_be_cleaned_up() {
-    if !ready() {
-        skip!("needs strace, and a promise that only this runtime makes");
-    }
-    let c = Container::sleeping("killstart");
+macro_rules! killed {
+    ($name:ident: $args:expr, $before:expr, $whose:expr, |$id:ident, $dir:ident| $verb:expr) => {
+        #[test]
+        fn $name() {
+            if integration::peer() != Peer::Hydra {
+                skip!("a promise that only this runtime makes");
+            }
+            let c = container(stringify!($name), &$args);
+            let $id = c.id.clone();
+            let $dir = c.bundle.dir.to_str().unwrap().to_string();
+            let before: fn(&Container) = $before;
+            at_every_call(&c, &$verb, &$whose, || before(&c));
+        }
+    };
+}
+
+fn nothing(_: &Container) {}
+
+fn created(c: &Container) {
     c.create().ok();
-    let verb = ["start", &c.id];
-    let calls = count_calls(&c, &verb);
-    for n in moments(calls) {
-        c.create().ok();
-        killed_at(&c, &verb, n);
-        check(&c, &format!("start killed at its call {n} of {calls}"));
-    }
 }
 
-#[test]
-fn delete_killed_at_any_call_can_be_repeated() {
-    if !ready() {
-        skip!("needs strace, and a promise that only this runtime makes");
-    }
-    let c = Container::sleeping("killdelete").up();
-    let verb = ["delete", "--force", &c.id];
-    let calls = count_calls(&c, &verb);
-    for n in moments(calls) {
-        c.create().ok();
-        c.start().ok();
-        killed_at(&c, &verb, n);
-        check(&c, &format!("delete killed at its call {n} of {calls}"));
-    }
+fn running(c: &Container) {
+    c.create().ok();
+    c.start().ok();
 }
+
+fn paused(c: &Container) {
+    running(c);
+    c.verb(&["pause", &c.id]).ok();
+}
+
+const SLEEP: [&str; 2] = ["sleep", "1000000"];
+
+const BOTH: [Whose; 2] = [Whose::Program, Whose::Children];
+const PROGRAM: [Whose; 1] = [Whose::Program];
+
+killed!(create: SLEEP, nothing, BOTH, |id, dir| ["create", "--bundle", &dir, &id]);
+killed!(start: SLEEP, created, PROGRAM, |id, _dir| ["start", &id]);
+killed!(run: ["true"], nothing, BOTH, |id, dir| ["run", "--bundle", &dir, &id]);
+killed!(run_detached: SLEEP, nothing, PROGRAM, |id, dir| ["run", "--detach", "--bundle", &dir, &id]);
+killed!(exec: SLEEP, running, BOTH, |id, _dir| ["exec", &id, "true"]);
+killed!(exec_detached: SLEEP, running, PROGRAM, |id, _dir| ["exec", "--detach", &id, "sleep", "1000000"]);
+killed!(update: SLEEP, running, PROGRAM, |id, _dir| ["update", "--memory", "64M", "--pids-limit", "70", &id]);
+killed!(pause: SLEEP, running, PROGRAM, |id, _dir| ["pause", &id]);
+killed!(resume: SLEEP, paused, PROGRAM, |id, _dir| ["resume", &id]);
+killed!(kill: SLEEP, running, PROGRAM, |id, _dir| ["kill", &id, "KILL"]);
+killed!(delete: SLEEP, running, PROGRAM, |id, _dir| ["delete", "--force", &id]);
