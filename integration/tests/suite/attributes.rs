@@ -218,3 +218,134 @@ fn impossible_wishes_are_refused_by_name() {
         c.create().fails_with("Intel RDT");
     }
 }
+
+/// What the kernel lacks is refused by name, not passed over.
+#[test]
+fn labels_that_this_kernel_cannot_enforce_are_refused() {
+    differs!(Runc, "1.1 passes some of them over");
+    differs!(Crun, "has other words");
+    let on = |file: &str| std::path::Path::new(file).exists();
+    let lacking = [
+        (on("/sys/kernel/security/apparmor"), "/process/apparmorProfile", "apparmor"),
+        (on("/sys/fs/selinux/enforce"), "/process/selinuxLabel", "selinux"),
+        (on("/sys/fs/selinux/enforce"), "/linux/mountLabel", "selinux"),
+    ];
+    for (there, place, word) in lacking {
+        let c = Container::new("label").with(|c| {
+            let (object, key) = place.rsplit_once('/').unwrap();
+            c.pointer_mut(object).unwrap()[key] = "some-label".into();
+        });
+        if there {
+            continue;
+        }
+        let out = c.create().fails();
+        assert!(out.stderr.to_lowercase().contains(word), "{place}: {out}");
+        assert_eq!(c.leftovers(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn an_apparmor_profile_confines() {
+    if !std::path::Path::new("/sys/kernel/security/apparmor/profiles").exists() {
+        skip!("this kernel has no AppArmor");
+    }
+    if Run::sh("command -v apparmor_parser").out().code != 0 {
+        skip!("apparmor_parser is not installed");
+    }
+    let name = integration::janitor::name();
+    let profile = format!(
+        "profile {name} flags=(attach_disconnected,mediate_deleted) {{ file, capability, network, umount, signal, ptrace, deny /etc/secret r, }}"
+    );
+    let file = integration::janitor::scratch().join("profile");
+    fs::write(&file, profile).unwrap();
+    integration::janitor::at_end(&format!("apparmor_parser -R {}", file.display()));
+    Run::new("apparmor_parser").args(["-r"]).args([&file]).ok();
+    let script = "cat /proc/self/attr/current; cat /etc/secret 2>&1";
+    let c = Container::sh("apparmor", &format!("{script}; exec sleep 1000000"))
+        .prepare(|root| fs::write(root.join("etc/secret"), "secret\n").unwrap())
+        .with(|c| c["process"]["apparmorProfile"] = name.clone().into())
+        .up();
+    eventually("its output", || c.output().contains("enied"));
+    assert!(c.output().starts_with(&format!("{name} (enforce)")), "{}", c.output());
+    let out = c.exec(&["sh", "-c", script]);
+    assert!(
+        out.stdout.starts_with(&format!("{name} (enforce)")) && !out.stdout.contains("secret\n"),
+        "{out}"
+    );
+    // Another one for one more process; one that isn't there is an error.
+    c.exec_with(&["--apparmor", "unconfined"], &["cat", "/proc/self/attr/current"]).ok().says("unconfined");
+    c.exec_with(&["--apparmor", "no-such-profile"], &["true"]).fails();
+}
+
+#[test]
+fn an_selinux_label_is_the_processs() {
+    if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        skip!("this kernel has no SELinux");
+    }
+    let own = fs::read_to_string("/proc/self/attr/current").unwrap().trim_end_matches('\0').to_string();
+    let c = Container::sh("selinux", "cat /proc/self/attr/current")
+        .with(|c| c["process"]["selinuxLabel"] = own.clone().into());
+    let out = c.run().ok();
+    assert_eq!(out.stdout.trim_end_matches(['\0', '\n']), own);
+}
+
+#[test]
+fn a_resctrl_group_is_made_and_taken_away() {
+    let root = std::path::Path::new("/sys/fs/resctrl");
+    if !root.join("schemata").exists() {
+        skip!("resctrl is not mounted here");
+    }
+    let c = Container::sleeping("resctrl");
+    let clos = format!("hydra-{}", c.id);
+    let c = c.with(|c| c["linux"]["intelRdt"] = json!({ "closID": clos })).up();
+    let tasks = fs::read_to_string(root.join(&clos).join("tasks")).unwrap();
+    assert!(tasks.lines().any(|l| l == c.pid().to_string()), "{tasks}");
+    c.delete_force().ok();
+    assert!(!root.join(&clos).exists());
+}
+
+#[test]
+fn every_mount_flag_reaches_the_mount() {
+    let flags = [
+        ("noatime", "noatime"),
+        ("nodiratime", "nodiratime"),
+        ("relatime", "relatime"),
+        ("nosymfollow", "nosymfollow"),
+        ("nosuid", "nosuid"),
+        ("nodev", "nodev"),
+        ("noexec", "noexec"),
+        ("ro", "ro"),
+        ("sync", "sync"),
+        ("dirsync", "dirsync"),
+    ];
+    for (given, shown) in flags {
+        if given == "nosymfollow" && integration::peer() != integration::Peer::Hydra {
+            continue;
+        }
+        let c = Container::new("mountflag").args(&["grep", " /mnt ", "/proc/self/mountinfo"]);
+        let out = c.mount(integration::bundle::mount("/mnt", "tmpfs", "tmpfs", &[given])).run().ok();
+        assert!(out.stdout.split([' ', ',', '\n']).any(|w| w == shown), "{given}: {out}");
+    }
+    // On a bind of something else's, a flag can be set and cleared, for the mount or for the tree.
+    differs!(Runc, "1.1 knows half of the recursive ones");
+    differs!(Crun, "1.8.1 knows half of the recursive ones");
+    let recursive = [
+        ("rro", "ro"),
+        ("rnosuid", "nosuid"),
+        ("rnodev", "nodev"),
+        ("rnoexec", "noexec"),
+        ("rnodiratime", "nodiratime"),
+        ("rnoatime", "noatime"),
+        ("rnosymfollow", "nosymfollow"),
+    ];
+    for (given, shown) in recursive {
+        let c = Container::new("mountattr").args(&["grep", " /mnt", "/proc/self/mountinfo"]);
+        let source = c.bundle.dir.join("source");
+        fs::create_dir_all(source.join("sub")).unwrap();
+        Run::new("mount").args(["-t", "tmpfs", "tmpfs"]).args([source.join("sub")]).ok();
+        let source = source.to_str().unwrap().to_string();
+        let out = c.mount(integration::bundle::mount("/mnt", "bind", &source, &["rbind", given])).run().ok();
+        let lines: Vec<_> = out.stdout.lines().map(|l| l.split(' ').nth(5).unwrap()).collect();
+        assert!(lines.len() == 2 && lines.iter().all(|l| l.split(',').any(|w| w == shown)), "{given}: {out}");
+    }
+}

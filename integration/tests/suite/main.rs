@@ -6,6 +6,7 @@
 mod apparmor;
 mod attributes;
 mod blkio;
+mod callers;
 mod cgroups;
 mod cli;
 mod cri;

@@ -74,3 +74,23 @@ fn calls_newer_than_the_profile_do_not_exist() {
     });
     c.run().ok().says("works");
 }
+
+#[test]
+fn the_other_actions() {
+    for (action, said) in [("SCMP_ACT_TRAP", "159"), ("SCMP_ACT_LOG", "0"), ("SCMP_ACT_TRACE", "1")] {
+        let rule = json!([{ "names": ["mkdir", "mkdirat"], "action": action }]);
+        // Without a tracer TRACE answers ENOSYS.
+        filtered("action", "mkdir /tmp/x 2>/dev/null; echo $?; rm -rf /tmp/x", rule).run().ok().says(said);
+    }
+}
+
+#[test]
+fn flags_are_known() {
+    differs!(Runc, "1.1.5 knows fewer");
+    differs!(Crun, "1.8.1 has other defaults");
+    for flag in ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"] {
+        let c = filtered("flag", "echo ran", json!([{ "names": ["acct"], "action": "SCMP_ACT_ERRNO" }]))
+            .with(|c| c["linux"]["seccomp"]["flags"] = json!([flag]));
+        c.run().ok().says("ran");
+    }
+}
