@@ -60,7 +60,7 @@ fn at_every_call(c: &Container, verb: &[&str], whose: &[Whose], before: impl Fn(
 fn devices() -> Vec<String> {
     let all = std::fs::read_dir("/sys/class/net").unwrap().flatten();
     let mut names: Vec<_> = all.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    names.retain(|n| !n.starts_with("veth") && !n.starts_with("ht") && !n.starts_with("hy"));
+    names.retain(|n| !["veth", "br-", "ht", "hy"].iter().any(|own| n.starts_with(own)));
     names.sort();
     names
 }

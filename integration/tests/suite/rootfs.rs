@@ -98,6 +98,16 @@ fn a_missing_source_is_named() {
 }
 
 #[test]
+fn a_file_is_not_bound_on_a_folder_nor_the_other_way_round() {
+    for (source, destination) in [("/etc/hostname", "/tmp"), ("/etc", "/etc/passwd")] {
+        let c = Container::new("mismatch").mount(mount(destination, "bind", source, &["bind"]));
+        let out = c.run().fails();
+        assert!(out.stderr.to_lowercase().contains("not a directory"), "{out}");
+        assert_eq!(c.leftovers(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn a_read_only_root_is_read_only() {
     let c = Container::sh("readonly", "touch /x; touch /tmp/x; touch /dev/shm/ok && echo shm")
         .with(|c| c["root"]["readonly"] = true.into());

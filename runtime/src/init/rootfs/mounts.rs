@@ -185,6 +185,11 @@ impl Prepared {
         };
         let make = if is_directory { Make::Directory } else { Make::File };
         let target = self.guarded(resolve_or_make(self.root(), path, make)?)?;
+        let on_directory = nix::sys::stat::fstat(&target)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        if on_directory != is_directory {
+            // What mount(2) says, and Docker looks for; move_mount(2) has EINVAL.
+            return Err(Errno::ENOTDIR.into());
+        }
         let (set, clear) = one.options.attributes();
         let attached = match opened {
             Some(tree) => attach(tree, target.as_fd(), set, clear),
