@@ -245,39 +245,6 @@ fn labels_that_this_kernel_cannot_enforce_are_refused() {
 }
 
 #[test]
-fn an_apparmor_profile_confines() {
-    if !std::path::Path::new("/sys/kernel/security/apparmor/profiles").exists() {
-        skip!("this kernel has no AppArmor");
-    }
-    if Run::sh("command -v apparmor_parser").out().code != 0 {
-        skip!("apparmor_parser is not installed");
-    }
-    let name = integration::janitor::name();
-    let profile = format!(
-        "profile {name} flags=(attach_disconnected,mediate_deleted) {{ file, capability, network, umount, signal, ptrace, deny /etc/secret r, }}"
-    );
-    let file = integration::janitor::scratch().join("profile");
-    fs::write(&file, profile).unwrap();
-    integration::janitor::at_end(&format!("apparmor_parser -R {}", file.display()));
-    Run::new("apparmor_parser").args(["-r"]).args([&file]).ok();
-    let script = "cat /proc/self/attr/current; cat /etc/secret 2>&1";
-    let c = Container::sh("apparmor", &format!("{script}; exec sleep 1000000"))
-        .prepare(|root| fs::write(root.join("etc/secret"), "secret\n").unwrap())
-        .with(|c| c["process"]["apparmorProfile"] = name.clone().into())
-        .up();
-    eventually("its output", || c.output().contains("enied"));
-    assert!(c.output().starts_with(&format!("{name} (enforce)")), "{}", c.output());
-    let out = c.exec(&["sh", "-c", script]);
-    assert!(
-        out.stdout.starts_with(&format!("{name} (enforce)")) && !out.stdout.contains("secret\n"),
-        "{out}"
-    );
-    // Another one for one more process; one that isn't there is an error.
-    c.exec_with(&["--apparmor", "unconfined"], &["cat", "/proc/self/attr/current"]).ok().says("unconfined");
-    c.exec_with(&["--apparmor", "no-such-profile"], &["true"]).fails();
-}
-
-#[test]
 fn an_selinux_label_is_the_processs() {
     if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
         skip!("this kernel has no SELinux");

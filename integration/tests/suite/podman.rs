@@ -16,6 +16,7 @@ fn make_store() -> Result<PathBuf, String> {
     }
     let dir = janitor::scratch().join("podman");
     std::fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
+    configure(&dir).map_err(|e| e.to_string())?;
     janitor::at_end(&format!("{} rm --all --force --time 0", podman(&dir, "runc")));
     let image =
         format!("tar -C {} -c . | {} import - box", bundle::template().display(), podman(&dir, "runc"));
@@ -25,12 +26,18 @@ fn make_store() -> Result<PathBuf, String> {
     }
 }
 
+/// Podman's own default raises limits, which root may not everywhere.
+pub fn configure(dir: &Path) -> std::io::Result<()> {
+    let limits = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n";
+    std::fs::write(dir.join("containers.conf"), limits)
+}
+
 /// The start of every command line.
 fn podman(dir: &Path, runtime: &str) -> String {
     let manager = if host::systemd_driver() { "systemd" } else { "cgroupfs" };
     let d = dir.display();
     format!(
-        "podman --root {d}/root --runroot {d}/run --tmpdir {d}/tmp --cgroup-manager {manager} --events-backend file \
+        "env CONTAINERS_CONF={d}/containers.conf podman --root {d}/root --runroot {d}/run --tmpdir {d}/tmp --cgroup-manager {manager} --events-backend file \
          --runtime {runtime}"
     )
 }

@@ -60,9 +60,14 @@ fn podman_runs_a_container() {
     if Run::sh("command -v podman").out().code != 0 {
         skip!("podman is not installed");
     }
-    let store = janitor::scratch().join("podman");
+    let store = janitor::scratch().join("readme-podman");
+    fs::create_dir_all(&store).unwrap();
+    crate::podman::configure(&store).unwrap();
     janitor::at_end(&format!("podman --root {0}/root --runroot {0}/run rm -fa", store.display()));
-    let podman = format!("podman --root {0}/root --runroot {0}/run", store.display());
+    let podman = format!(
+        "env CONTAINERS_CONF={0}/containers.conf podman --root {0}/root --runroot {0}/run",
+        store.display()
+    );
     let import = format!("tar -C {} -c . | {podman} import - box", integration::bundle::template().display());
     Run::sh(&import).patient(3).ok();
     let line = block("podman").replacen("podman", &podman, 1).replace("run --rm", "run --rm --network none");
