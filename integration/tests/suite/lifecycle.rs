@@ -304,23 +304,43 @@ fn a_process_is_told_apart_from_a_later_one_with_its_number() {
     let _ = &mut other;
 }
 
+/// `CYCLES=10000` for more than the thousand of every day.
 #[test]
 fn many_containers_come_and_go_without_a_trace() {
-    let cycles = if host::quick() { 20 } else { 1000 };
+    let asked = std::env::var("CYCLES").ok().and_then(|n| n.parse().ok());
+    let cycles = asked.unwrap_or(if host::quick() { 20 } else { 1000 });
     let cycles = if integration::peer() == integration::Peer::Hydra { cycles } else { cycles.min(50) };
-    let c = Container::new("cycle");
-    let fds = || fs::read_dir("/proc/self/fd").unwrap().count();
-    c.run().ok();
-    let (mounts, cgroups) = (host::mounts_below(&c.bundle.dir).len(), c.leftovers());
-    for _ in 0..cycles {
+    let c = Container::new("cycle").args(&["sleep", "1000000"]);
+    let trace = || {
+        let fds = fs::read_dir("/proc/self/fd").unwrap().count();
+        let bytes = Run::new("du").args(["-sb"]).args([&c.root]).ok().stdout;
+        let own = host::cgroup_dirs(&integration::janitor::name());
+        let cgroups: usize =
+            own.iter().map(|d| fs::read_dir(d).map_or(0, |all| all.filter(is_cycles).count())).sum();
+        (fds < 200, bytes, cgroups, host::mounts_below(&c.bundle.dir).len(), c.leftovers())
+    };
+    fn is_cycles(entry: &std::io::Result<fs::DirEntry>) -> bool {
+        entry.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().starts_with("cycle-"))
+    }
+    c.create().ok();
+    c.delete_force().ok();
+    let before = trace();
+    let start = std::time::Instant::now();
+    for n in 0..cycles {
         c.create().ok();
         c.start().ok();
-        c.kill("KILL");
-        eventually("its end", || c.status() == "stopped");
-        c.delete().ok();
+        if n % 10 == 0 {
+            c.exec(&["true"]).ok();
+        }
+        c.kill("KILL").ok();
+        if n % 2 == 0 {
+            eventually("its end", || c.status() == "stopped");
+            c.delete().ok();
+        } else {
+            c.delete_force().ok();
+        }
     }
-    assert_eq!(host::mounts_below(&c.bundle.dir).len(), mounts);
-    assert_eq!(c.leftovers(), cgroups);
+    assert_eq!(trace(), before);
     assert_eq!(host::processes_with(&c.id), Vec::<i32>::new());
-    assert!(fds() < 200);
+    println!("{cycles} cycles in {:.0} s", start.elapsed().as_secs_f64());
 }
