@@ -27,7 +27,7 @@ fn the_callers_cpu_affinity_is_not_inherited() {
     c.bundle.write();
     let line = format!(
         "exec taskset -c 0 {} --root {} run --bundle {} {}",
-        integration::host::runtime().display(),
+        host::runtime().display(),
         c.root.display(),
         c.bundle.dir.display(),
         c.id
