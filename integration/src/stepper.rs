@@ -44,7 +44,7 @@ pub fn run(mut command: Command, victim: Option<(Whose, usize)>) -> Calls {
     let (tell, hear) = mpsc::channel();
     let tracer = std::thread::spawn(move || {
         sys::trace_me(&mut command);
-        let child = command.spawn().expect("a program to trace");
+        let mut child = command.spawn().expect("a program to trace");
         let program = Pid::from_raw(child.id() as i32);
         tell.send(program).expect("a listener");
         let run = Run {
@@ -55,7 +55,10 @@ pub fn run(mut command: Command, victim: Option<(Whose, usize)>) -> Calls {
             inside: BTreeSet::new(),
             _alive: tell,
         };
-        run.to_the_end()
+        let calls = run.finish();
+        // It is reaped already.
+        let _ = child.wait();
+        calls
     });
     let program = hear.recv();
     if let (Ok(program), Err(RecvTimeoutError::Timeout)) =
@@ -82,7 +85,7 @@ struct Run {
 }
 
 impl Run {
-    fn to_the_end(mut self) -> Calls {
+    fn finish(mut self) -> Calls {
         // Other threads of the test program have children of their own.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         loop {
