@@ -1,17 +1,19 @@
 //! What the knobs come to on one host: resources, raw files, network limits and totals. Pure: which devices a
 //! selector means and which cgroup version a controller has are asked of the caller.
 
+mod blkio;
 mod lift;
 
 use std::collections::BTreeMap;
 
 use cgroup::block::Device;
 use cgroup::layout::{Mode, Version};
-use cgroup::resources::{BlockIo, HugepageLimit, ThrottleDevice, WeightDevice};
+use cgroup::resources::HugepageLimit;
 use cgroup::Resources;
 use netlimit::Cap;
 use serde::{Deserialize, Serialize};
 
+pub use blkio::{throttle_index, throttles, upsert, NOT_BUFFERED, NO_DEVICE};
 pub use lift::lift;
 use lift::usual;
 
@@ -153,7 +155,7 @@ pub fn limits(base: &Resources, effective: &Effective, world: &World<'_>) -> Res
     for (name, asked) in &effective.0 {
         put(&mut limits, name, asked, world).with_context(|| format!("from the {}", asked.from))?;
     }
-    share_totals(&mut limits, world)?;
+    blkio::share_totals(&mut limits, world)?;
     Ok(limits)
 }
 
@@ -169,7 +171,7 @@ fn put(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) -> Res
         return put_raw(limits, file, asked, world);
     }
     match name.split('.').next().unwrap_or_default() {
-        "blkio" => put_blkio(limits, name, asked, world),
+        "blkio" => blkio::put(limits, name, asked, world),
         "memory" => put_memory(limits, name, asked, world),
         "cpu" | "cpuset" => put_cpu(limits, name, asked, world),
         "net" => put_net(&mut limits.net, name, &asked.value),
@@ -211,229 +213,42 @@ fn amount(value: &Value) -> Amount {
     }
 }
 
-/// The devices of a list with their amounts. A named path or device outweighs `disks`, which outweighs `all`.
-fn place(
-    name: &str,
-    list: &[(Selector, Amount)],
-    world: &World<'_>,
-) -> Result<BTreeMap<Device, (Amount, Selector)>> {
-    let rank = |s: &Selector| match s {
-        Selector::All => 0,
-        Selector::Disks => 1,
-        _ => 2,
-    };
-    let mut placed: BTreeMap<Device, (Amount, Selector)> = BTreeMap::new();
-    for (selector, amount) in list {
-        for device in (world.devices)(selector).with_context(|| name.to_string())? {
-            match placed.get(&device) {
-                Some((_, known)) if rank(known) > rank(selector) => continue,
-                Some((other, known)) if rank(known) == rank(selector) && other != amount => invalid!(
-                    "{name}: {known} and {selector} are the same device {device}; allowed: one limit for it"
-                ),
-                _ => placed.insert(device, (*amount, selector.clone())),
-            };
-        }
-    }
-    Ok(placed)
-}
-
-fn put_blkio(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) -> Result<()> {
-    let knob = name.strip_prefix("blkio.").unwrap_or(name);
-    let controller = if (world.version)("blkio") == Some(Version::V1) { "blkio" } else { "io" };
-    match knob {
-        "follow-mounts" => limits.follow_mounts = asked.value == Value::Switch(true),
-        "weight" => {
-            world.need(asked, controller)?;
-            let weight = amount(&asked.value).number().map(|n| n as u16);
-            limits.resources.block_io.get_or_insert_default().weight = weight;
-        }
-        _ if knob.starts_with("total-") => {
-            let version = world.need(asked, controller)?;
-            let total = amount(&asked.value).number();
-            match knob {
-                "total-read-bps" => limits.totals.read_bps = total,
-                "total-write-bps" => limits.totals.write_bps = total,
-                "total-read-iops" => limits.totals.read_iops = total,
-                _ => limits.totals.write_iops = total,
-            }
-            if version == Version::V1 && knob.starts_with("total-write-") {
-                limits.notes.push(format!("{name}: {NOT_BUFFERED}"));
-            }
-        }
-        _ => {
-            let version = world.need(asked, controller)?;
-            let Value::Devices(list) = &asked.value else { return Ok(()) };
-            if knob == "latency" {
-                world.need_v2(asked, controller, "use blkio.read-bps and blkio.write-bps")?;
-            }
-            let places = place(name, list, world)?;
-            if places.is_empty() {
-                limits.notes.push(format!("{name}: {NO_DEVICE}"));
-            }
-            for (device, (amount, selector)) in places {
-                let (amount, selector) = (amount.number(), selector.to_string());
-                put_device(limits, knob, device, amount);
-                limits.placed.push(Placed { knob: name.into(), device, amount, selector });
-            }
-            if version == Version::V1 && knob.starts_with("write-") {
-                limits.notes.push(format!("{name}: {NOT_BUFFERED}"));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What is said of a limit that has no device to go to.
-pub const NO_DEVICE: &str = "there is no device behind the container's mounts that could be limited";
-/// What is said of limits on writes on cgroup v1.
-pub const NOT_BUFFERED: &str = "cgroup v1 holds direct and synchronous writes, not buffered ones";
-
-fn put_device(limits: &mut Limits, knob: &str, device: Device, amount: Option<u64>) {
-    let io = limits.resources.block_io.get_or_insert_default();
-    let Device { major, minor } = device;
-    let (major, minor) = (i64::from(major), i64::from(minor));
-    if knob == "weight-device" {
-        io.weight_device.retain(|w| (w.major, w.minor) != (major, minor));
-        let weight = amount.map(|n| n as u16);
-        io.weight_device.push(WeightDevice { major, minor, weight, leaf_weight: None });
-    } else if knob == "latency" {
-        let target = amount.map_or("max".into(), |n| n.to_string());
-        limits.raw.insert(("io.latency".into(), device.to_string()), format!("{device} target={target}"));
-    } else {
-        let Some(index) = THROTTLES.iter().position(|(name, _)| *name == knob) else { return };
-        // 0 lifts, as in the OCI specification.
-        upsert(throttles(io, index), device, amount.unwrap_or(0));
-        let unified = &mut limits.resources.unified;
-        if let Some(text) = unified.remove("io.max") {
-            let rest = without(&text, device, THROTTLES[index].1);
-            if !rest.is_empty() {
-                unified.insert("io.max".into(), rest);
-            }
-        }
-    }
-}
-
-/// The throttles by knob and by key in io.max.
-const THROTTLES: [(&str, &str); 4] =
-    [("read-bps", "rbps"), ("write-bps", "wbps"), ("read-iops", "riops"), ("write-iops", "wiops")];
-
-/// Which throttle a knob sets, in the order of [`Totals::all`].
-pub fn throttle_index(knob: &str) -> Option<usize> {
-    let name = knob.strip_prefix("blkio.")?;
-    THROTTLES.iter().position(|(throttle, _)| *throttle == name)
-}
-
-/// The list that holds a throttle; `index` as in [`Totals::all`].
-pub fn throttles(io: &mut BlockIo, index: usize) -> &mut Vec<ThrottleDevice> {
-    match index {
-        0 => &mut io.throttle_read_bps_device,
-        1 => &mut io.throttle_write_bps_device,
-        2 => &mut io.throttle_read_iops_device,
-        _ => &mut io.throttle_write_iops_device,
-    }
-}
-
-/// Sets a device's rate, keeping the others.
-pub fn upsert(list: &mut Vec<ThrottleDevice>, device: Device, rate: u64) {
-    let (major, minor) = (i64::from(device.major), i64::from(device.minor));
-    match list.iter_mut().find(|t| (t.major, t.minor) == (major, minor)) {
-        Some(known) => known.rate = rate,
-        None => list.push(ThrottleDevice { major, minor, rate }),
-    }
-}
-
-/// `io.max` lines without one key of one device.
-fn without(text: &str, device: Device, key: &str) -> String {
-    let name = device.to_string();
-    let keep = |line: &str| {
-        let mut words = line.split_whitespace();
-        let first = words.next()?;
-        let rest: Vec<_> = words.filter(|w| first != name || w.split('=').next() != Some(key)).collect();
-        (!rest.is_empty()).then(|| format!("{first} {}", rest.join(" ")))
-    };
-    text.lines().filter_map(keep).collect::<Vec<_>>().join("\n")
-}
-
-/// Until the helper knows better, every device gets an equal share of each total.
-fn share_totals(limits: &mut Limits, world: &World<'_>) -> Result<()> {
-    if limits.totals.is_empty() {
-        return Ok(());
-    }
-    let devices = (world.devices)(&Selector::All)?;
-    if devices.is_empty() {
-        limits.notes.push(format!("blkio.total-*: {NO_DEVICE}"));
-    }
-    for (index, total) in limits.totals.all().into_iter().enumerate() {
-        let Some(total) = total else { continue };
-        for device in &devices {
-            let share = (total / devices.len() as u64).max(1);
-            let list = throttles(limits.resources.block_io.get_or_insert_default(), index);
-            upsert(list, *device, capped(share, list, *device));
-        }
-    }
-    limits.shared = devices;
-    Ok(())
-}
-
-/// A share, but no more than the device's own limit.
-fn capped(share: u64, list: &[ThrottleDevice], device: Device) -> u64 {
-    let own = list.iter().find(|t| (t.major, t.minor) == (device.major.into(), device.minor.into()));
-    own.map(|t| t.rate).filter(|rate| *rate > 0).map_or(share, |rate| rate.min(share))
-}
-
 fn put_memory(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) -> Result<()> {
     let version = world.need(asked, "memory")?;
     let amount = amount(&asked.value);
     let memory = limits.resources.memory.get_or_insert_default();
-    let instead = match name {
-        "memory.limit" => {
-            return {
-                let _: () = memory.limit = Some(amount.signed());
-                Ok(())
-            }
-        }
-        "memory.swap" => {
-            return {
-                let _: () = memory.swap = Some(amount.signed());
-                Ok(())
-            }
-        }
-        "memory.reservation" | "memory.low" => {
-            return {
-                let _: () = memory.reservation = Some(amount.signed());
-                Ok(())
-            }
-        }
-        "memory.swappiness" if version == Version::V1 => {
-            return {
-                let _: () = memory.swappiness = amount.number();
-                Ok(())
-            }
-        }
+    let v1 = version == Version::V1;
+    match name {
+        "memory.limit" => memory.limit = Some(amount.signed()),
+        "memory.swap" => memory.swap = Some(amount.signed()),
+        "memory.reservation" | "memory.low" => memory.reservation = Some(amount.signed()),
+        "memory.swappiness" if v1 => memory.swappiness = amount.number(),
         "memory.swappiness" => {
-            return Err(Error::unsupported(
-                "memory.swappiness: cgroup v2 has no such limit: use memory.swap-max",
-            ))
+            let text = "memory.swappiness: cgroup v2 has no such limit: use memory.swap-max";
+            return Err(Error::unsupported(text));
         }
-        "memory.swap-max" if version == Version::V1 => {
-            // The sum is what v1 can limit. The knobs come in the order of their names: limit was before.
+        // The sum is what v1 can limit. The knobs come in the order of their names: limit was before.
+        "memory.swap-max" if v1 => {
             memory.swap = match (amount.number(), memory.limit) {
                 (None, _) => Some(-1),
                 (Some(swap), Some(limit)) if limit > 0 => Some(limit.saturating_add(swap as i64)),
                 (Some(_), _) => invalid!("memory.swap-max: on cgroup v1 it wants memory.limit too"),
-            };
-            return Ok(());
+            }
         }
-        "memory.high" | "memory.swap-high" => "use memory.limit",
-        "memory.min" => "use memory.low",
-        "memory.zswap-max" => "use memory.swap",
-        _ => "the OOM killer takes one process at a time",
-    };
-    world.need_v2(asked, "memory", instead)?;
-    if name == "memory.swap-max" {
-        memory.swap = None;
+        _ => {
+            let instead = match name {
+                "memory.high" | "memory.swap-high" => "use memory.limit",
+                "memory.min" => "use memory.low",
+                "memory.zswap-max" => "use memory.swap",
+                _ => "the OOM killer takes one process at a time",
+            };
+            world.need_v2(asked, "memory", instead)?;
+            if name == "memory.swap-max" {
+                memory.swap = None;
+            }
+            limits.raw.insert((asked.knob.v2.into(), String::new()), amount.to_string());
+        }
     }
-    limits.raw.insert((asked.knob.v2.into(), String::new()), amount.to_string());
     Ok(())
 }
 
