@@ -301,6 +301,9 @@ pub(crate) fn explain(e: Error, dir: &Dir, w: &Write) -> Error {
         Some(libc::ENODEV) => {
             e.context("no such whole disk (a partition can't be limited, its disk can)").context(field)
         }
+        Some(libc::EOPNOTSUPP) if w.file.contains("weight") => {
+            e.context("the device's IO scheduler has no weights (BFQ has)").context(field)
+        }
         Some(libc::EBUSY) if w.file.contains("limit_in_bytes") => {
             let number = |file| dir.peek(file).unwrap_or_default().trim().to_string();
             let (usage, peak) = (number("memory.usage_in_bytes"), number("memory.max_usage_in_bytes"));
