@@ -11,13 +11,20 @@ use std::path::{Path, PathBuf};
 const PLUGINS: &str = "/usr/lib/cni";
 
 /// A containerd of the test's own.
-struct Containerd {
+pub struct Containerd {
     dir: PathBuf,
 }
 
+const OURS: &str = r#"[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.hydra]
+runtime_type = "io.containerd.hydra.v2"
+pod_annotations = ["hydra.*", "hydra-shim.*"]
+container_annotations = ["hydra.*", "hydra-shim.*"]
+"#;
+
 impl Containerd {
-    fn new() -> Containerd {
-        let dir = janitor::scratch().join("cri");
+    /// `runtimes` is the part of its configuration that tells of the runtime `hydra`; `letter` makes names its own.
+    pub fn new(letter: char, runtimes: &str) -> Containerd {
+        let dir = janitor::scratch().join(format!("cri{letter}"));
         let bin = dir.join("bin");
         fs::create_dir_all(&bin).unwrap();
         fs::create_dir_all(dir.join("net")).unwrap();
@@ -41,17 +48,14 @@ conf_dir = "{d}/net"
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "native"
 default_runtime_name = "hydra"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.hydra]
-runtime_type = "io.containerd.hydra.v2"
-pod_annotations = ["hydra.*", "hydra-shim.*"]
-container_annotations = ["hydra.*", "hydra-shim.*"]
-"#
+{runtimes}"#
         );
         fs::write(dir.join("config.toml"), config).unwrap();
-        let (bridge, third) = (format!("hyp{}", std::process::id()), std::process::id() % 250);
+        let (bridge, third) = (format!("hy{letter}{}", std::process::id()), std::process::id() % 250);
+        let second = 100 + u32::from(letter) - u32::from('a');
         let net = format!(
             r#"{{"cniVersion":"0.4.0","name":"pods","plugins":[{{"type":"bridge","bridge":"{bridge}","isGateway":true,
-            "ipam":{{"type":"host-local","dataDir":"{d}/ipam","ranges":[[{{"subnet":"10.215.{third}.0/24"}}]]}}}}]}}"#
+            "ipam":{{"type":"host-local","dataDir":"{d}/ipam","ranges":[[{{"subnet":"10.{second}.{third}.0/24"}}]]}}}}]}}"#
         );
         fs::write(dir.join("net/10-pods.conflist"), net).unwrap();
         janitor::at_end(&format!("ip link del {bridge}"));
@@ -75,8 +79,31 @@ container_annotations = ["hydra.*", "hydra-shim.*"]
     }
 
     /// As a crash: nothing is told to anybody.
-    fn kill(&self) {
+    pub fn kill(&self) {
         Run::sh(&format!("pkill -KILL -f -- '{}/config.toml'", self.dir.display())).out();
+    }
+
+    /// The images of pods: the tests' own, and one that only sleeps.
+    pub fn import(&self) {
+        let images = format!(
+            "echo FROM {IMAGE} >pause; echo 'CMD [\"sleep\", \"1000000\"]' >>pause; $D build -q -t pause - <pause >/dev/null;
+             $D save {IMAGE} pause | ctr -a {} -n k8s.io images import - >/dev/null",
+            self.socket().display()
+        );
+        engine().expect("an engine").script(&images, "", "").ok();
+    }
+
+    /// A pod of one container under the handler of that name: the container's id, and how to take the pod away.
+    pub fn pod(&self, handler: &str, script: &str) -> (String, Message) {
+        let logs = self.dir.join("logs");
+        fs::create_dir_all(&logs).unwrap();
+        let config = pod(&logs, "container");
+        let sandbox =
+            self.call("RunPodSandbox", &Message::new().message(1, &config).text(2, handler)).get_text(1);
+        let request = Message::new().text(1, &sandbox).message(2, &container("one", script, "container"));
+        let id = self.call("CreateContainer", &request.message(3, &config)).get_text(1);
+        self.call("StartContainer", &Message::new().text(1, &id));
+        (id, Message::new().text(1, &sandbox))
     }
 
     fn socket(&self) -> PathBuf {
@@ -84,7 +111,7 @@ container_annotations = ["hydra.*", "hydra-shim.*"]
     }
 
     #[track_caller]
-    fn call(&self, method: &str, request: &Message) -> Message {
+    pub fn call(&self, method: &str, request: &Message) -> Message {
         match grpc::call(&self.socket(), &format!("runtime.v1.RuntimeService/{method}"), request) {
             Ok(answer) => answer,
             Err(e) => {
@@ -95,7 +122,7 @@ container_annotations = ["hydra.*", "hydra-shim.*"]
         }
     }
 
-    fn exec(&self, container: &str, command: &[&str]) -> (String, u64) {
+    pub fn exec(&self, container: &str, command: &[&str]) -> (String, u64) {
         let request = command.iter().fold(Message::new().text(1, container), |m, word| m.text(2, word));
         let answer = self.call("ExecSync", &request.number(3, 30));
         (answer.get_text(1), answer.get(3))
@@ -198,25 +225,24 @@ fn a_pod_lives(containerd: &Containerd, group: &str) {
     }
 }
 
+/// Whether pods can be had here, or why not.
+pub fn ready() -> Result<(), &'static str> {
+    if !Path::new(PLUGINS).join("bridge").exists() {
+        return Err("the package containernetworking-plugins is not installed");
+    }
+    engine().map(drop)
+}
+
 #[test]
 fn pods_live_through_a_restart_of_containerd() {
     if integration::peer() != Peer::Hydra {
         integration::skip!("the shim is ours");
     }
-    if !Path::new(PLUGINS).join("bridge").exists() {
-        integration::skip!("the package containernetworking-plugins is not installed");
+    if let Err(reason) = ready() {
+        integration::skip!("{reason}");
     }
-    let engine = match engine() {
-        Ok(engine) => engine,
-        Err(reason) => integration::skip!("{reason}"),
-    };
-    let containerd = Containerd::new();
-    let images = format!(
-        "echo FROM {IMAGE} >pause; echo 'CMD [\"sleep\", \"1000000\"]' >>pause; $D build -q -t pause - <pause >/dev/null;
-         $D save {IMAGE} pause | ctr -a {} -n k8s.io images import - >/dev/null",
-        containerd.socket().display()
-    );
-    engine.script(&images, "", "").ok();
+    let containerd = Containerd::new('p', OURS);
+    containerd.import();
     for group in ["container", "pod"] {
         a_pod_lives(&containerd, group);
     }

@@ -55,6 +55,35 @@ fn containerd_takes_the_configuration() {
     assert!(out.stdout.contains("runtimes.hydra]"), "{out}");
 }
 
+/// The configuration of containerd and the RuntimeClass, put together as a kubelet does: the class's handler is the
+/// name that the CRI service is asked for.
+#[test]
+fn a_runtime_class_runs_a_pod() {
+    if integration::peer() != integration::Peer::Hydra {
+        skip!("looks into the state as we keep it");
+    }
+    if let Err(reason) = crate::cri::ready() {
+        skip!("{reason}");
+    }
+    let class = block("runtime-class");
+    let handler = class.lines().find_map(|l| l.strip_prefix("handler: ")).expect("a handler");
+    let shown = block("config.toml").replace("version = 2", "");
+    let section = match Path::new("/run/systemd/system").exists() {
+        true => shown,
+        false => shown.replace("SystemdCgroup = true", "SystemdCgroup = false"),
+    };
+    let containerd = crate::cri::Containerd::new('k', &section);
+    containerd.import();
+    let (id, pod) = containerd.pod(handler, "echo up; sleep 1000000");
+    assert_eq!(containerd.exec(&id, &["sh", "-c", "hostname; exit 3"]), ("pod\n".into(), 3));
+    // Ours keeps the configuration beside the state.
+    assert!(Path::new("/run/containerd/runc/k8s.io").join(&id).join("config.json").exists());
+    containerd.call("StopPodSandbox", &pod);
+    containerd.call("RemovePodSandbox", &pod);
+    assert!(!Path::new("/run/containerd/runc/k8s.io").join(&id).exists());
+    containerd.kill();
+}
+
 #[test]
 fn podman_runs_a_container() {
     if Run::sh("command -v podman").out().code != 0 {
