@@ -174,11 +174,15 @@ impl Engine {
         fs::write(self.dir.join("daemon.json"), config.to_string()).map_err(|e| e.to_string())
     }
 
+    /// Its address is said: else it is that of one of its members and changes with them, and connections to it stall.
     fn make_bridge(&self) -> Result<(), String> {
         let name = &self.bridge;
         // A subnet that no other test program uses at the same time.
         let (second, third) = (213 + self.kind as u32, std::process::id() % 250);
-        let script = format!("ip link add {name} type bridge && ip addr add 10.{second}.{third}.1/24 dev {name} && ip link set {name} up");
+        let script = format!(
+            "ip link add {name} address 02:42:0a:{second:02x}:{third:02x}:01 type bridge && \
+             ip addr add 10.{second}.{third}.1/24 dev {name} && ip link set {name} up"
+        );
         match Run::sh(&script).out() {
             out if out.code == 0 => Ok(()),
             out => Err(format!("no bridge can be made: {}", out.stderr.trim())),

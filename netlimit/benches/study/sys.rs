@@ -72,6 +72,33 @@ pub fn receive_buffer(socket: &UdpSocket, bytes: c_int) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the kernel cut what is sent into datagrams of this size, as late as it can (UDP_SEGMENT).
+pub fn segments(socket: &UdpSocket, bytes: c_int) -> io::Result<()> {
+    const UDP_SEGMENT: c_int = 103;
+    // SAFETY: the value is live and of the size given.
+    let r = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_UDP,
+            UDP_SEGMENT,
+            std::ptr::from_ref(&bytes).cast(),
+            size_of::<c_int>() as u32,
+        )
+    };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Nanoseconds of processor time that this thread has had.
+pub fn thread_time() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is live; the clock exists on every kernel.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) };
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
 /// Keeps this thread on one processor.
 pub fn pin(processor: usize) -> io::Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set.
