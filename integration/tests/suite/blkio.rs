@@ -186,7 +186,7 @@ fn buffered_writes() {
     let rate = 5e6;
     let c = with_disks(Container::sleeping("buffered"), &[&disks[0]]);
     let c =
-        annotated(c, &[("hydra.blkio.write-bps", "container:/data0=5MB"), ("hydra.memory.limit", "64MiB")]);
+        annotated(c, &[("hydra.blkio.write-bps", "container:/data0=5MB"), ("hydra.memory.limit", "24MiB")]);
     c.bundle.write();
     let log = c.bundle.dir.join("log");
     let verb = c.runtime().args(["--log"]).args([&log]).args(["create", "--bundle"]).args([&c.bundle.dir]);
@@ -207,15 +207,18 @@ fn buffered_writes() {
         let word = line.split(' ').find_map(|w| w.strip_prefix("wbytes="));
         word.and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0)
     };
-    let load = Load { rw: "write", file: "/data0/file", block: 65536, direct: false };
     let background = std::thread::scope(|scope| {
-        scope.spawn(|| fio(&c, &[load], 16));
-        eventually("something is written", || written() > 0.0);
-        // Past what was allowed at once.
-        std::thread::sleep(Duration::from_secs(2));
+        // Little memory, so that little is written at once.
+        scope.spawn(|| {
+            let dd = "timeout 60 dd if=/dev/zero of=/data0/x bs=64k count=3000";
+            c.exec(&["/usr/bin/sh", "-c", dd])
+        });
+        eventually("something is written", || written() > rate);
         let (begun, before) = (Instant::now(), written());
         std::thread::sleep(Duration::from_secs(10));
-        (written() - before) / begun.elapsed().as_secs_f64()
+        let got = (written() - before) / begun.elapsed().as_secs_f64();
+        c.delete_force().ok();
+        got
     });
     println!(
         "FIGURE buffered writes: asked {rate:.0}, got {background:.0} ({:+.1} %)",
