@@ -23,6 +23,10 @@ lane() {
     f=$((f + 1))
   elif ((rc != 0 && f == 0)); then
     f=1
+  elif ((p == 0 && f == 0)); then
+    # All skipped is no success: the lane is there for something that was not to be had.
+    echo "$name: nothing was tested" >>"$log"
+    f=1
   fi
   tell "$name" "$p" "$f" "$s" $((SECONDS - start))
   if ((f)); then

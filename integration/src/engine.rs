@@ -116,7 +116,7 @@ impl Engine {
         let start = Instant::now();
         while self.docker(&["version"]).code != 0 {
             let text = fs::read_to_string(&log).unwrap_or_default();
-            let ended = !self.dir.join("pid").exists() && start.elapsed() > Duration::from_secs(10);
+            let ended = !self.dir.join("pid").exists() && start.elapsed() > host::patience() / 6;
             if ended || start.elapsed() > host::patience() * 2 {
                 let last = text.lines().rev().take(3).collect::<Vec<_>>().join(" / ");
                 return Err(format!("dockerd does not start here: {last}"));

@@ -136,8 +136,7 @@ fn statistics_have_all_of_runcs_fields() {
     else {
         integration::skip!("runc is not installed");
     };
-    let limits =
-        json!({ "pids": { "limit": 50 }, "memory": { "limit": 67_108_864 }, "cpu": { "quota": 50_000 } });
+    let limits = json!({ "pids": { "limit": 50 }, "memory": { "limit": 67_108_864 } });
     let (ours, theirs) =
         (with_resources("fields", limits.clone()).up(), with_resources("fieldsrunc", limits));
     let peer = |args: &[&str]| {

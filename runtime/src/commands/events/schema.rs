@@ -99,6 +99,9 @@ fn from_v2(s: &v2::Stats) -> Value {
             ("cache", m.stat.get("file").copied().unwrap_or(0).into()),
             ("usage", entry(m.limit, m.usage, m.peak)),
             ("swap", entry(swap_limit, m.swap_usage + m.usage, 0)),
+            // Not counted apart on v2; runc's readers find zeros.
+            ("kernel", entry(0, 0, 0)),
+            ("kernelTCP", entry(0, 0, 0)),
             ("raw", raw(&m.stat)),
             ("psi", psi(s.pressure.memory)),
         ],
