@@ -70,6 +70,10 @@ guest_lane() {
   local machine=$1 lane=$2 title=$3
   shift 3
   [[ ! ${LANES-} || " $LANES " == *" $lane "* ]] || return 0
+  if ((SECONDS - guests_since > guests_may)); then
+    skip "guest $title" "the machines have had their $((guests_may / 60)) minutes: this host is too busy"
+    return
+  fi
   if [[ $lane == *-crate ]]; then
     lane "guest $title" "$guest_limit" crate_in_guest "$machine"
   else
@@ -85,8 +89,8 @@ machine() {
 }
 
 guest_lanes() {
-  local m=hydra-$$ guest_limit=600
-  [[ ${FULL-} ]] && guest_limit=14400
+  local m=hydra-$$ guest_limit=300 guests_since=$SECONDS guests_may=900
+  [[ ${FULL-} ]] && guest_limit=14400 guests_may=86400
   stage || { tell 'guests' 0 1 0 0; return; }
   export -f in_guest crate_in_guest tests start
   export guest guest_limit share
