@@ -16,7 +16,8 @@ use crate::sys::{self, Fd};
 use nix::errno::Errno;
 use std::sync::atomic::Ordering::SeqCst;
 
-const BATCH: usize = 64 << 10;
+/// So much is moved at once, and so much a pipe of ours holds.
+pub const BATCH: usize = 256 << 10;
 /// So long may the sink be full before output goes to the spool instead.
 const PATIENCE_NS: u64 = 1_000_000_000;
 
@@ -168,6 +169,15 @@ impl Stream {
         let Some(ring) = fd(self.ring) else { return true };
         let from = if self.sink == 0 { stage_in } else { fd(self.ring_in).unwrap_or(stage_in) };
         let before = sys::load(&mark.ring);
+        // Of a large batch the file gets no more than it is to keep. The rest goes where the monitor's own output goes, /dev/null,
+        // and is not copied.
+        let mut surplus = sys::queued(from).saturating_sub(self.ring_limit() as usize);
+        while surplus > 0 {
+            match sys::splice(from, Fd(1), surplus) {
+                Ok(n) if n > 0 => surplus -= n.min(surplus),
+                _ => break,
+            }
+        }
         while sys::queued(from) > 0 {
             if sys::splice_to_file(from, ring, &mark.ring, BATCH).is_err() {
                 // A full or broken disk must not hold the container up.

@@ -29,7 +29,15 @@ pub(super) fn open(path: &Path, flags: OFlag) -> Result<Fd> {
 
 fn pipe() -> Result<(u32, u32)> {
     let (r, w) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).context(|| "making a pipe")?;
+    widen(sys::number(&r))?;
     Ok((number(Fd::keep(r)), number(Fd::keep(w))))
+}
+
+/// Lets a pipe hold a whole batch: all that batches pass through are of one size, or none of a batch may be lost in between.
+fn widen(pipe: Fd) -> Result<()> {
+    let size = nix::fcntl::FcntlArg::F_SETPIPE_SZ(crate::stream::BATCH as i32);
+    nix::fcntl::fcntl(pipe, size).context(|| "making a pipe larger")?;
+    Ok(())
 }
 
 /// The name of a FIFO of a process, of which stream 0, 1 or 2.
@@ -143,6 +151,8 @@ impl Worker<'_> {
         let path = fifo(&self.root.setup, &task.id, &p.id, n);
         make_fifo(&path, &task.options)?;
         let source = open(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+        // A writer may then run ahead of its reader by as much.
+        let _ = widen(source);
         stream.source = number(source);
         let child = number(open(&path, OFlag::O_RDWR)?);
         if p.id.is_empty() {
