@@ -208,6 +208,32 @@ fn propagation_is_as_asked() {
     assert!(!mountinfo(c, "/mnt").contains("shared:"));
 }
 
+/// Mounts that are shared with every namespace: what a container mounts or unmounts on its way must not reach them.
+#[test]
+fn no_propagation_reaches_the_hosts_mounts() {
+    differs!(Crun, "not asked");
+    for propagation in ["", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable"] {
+        let c = Container::new("shares").with(|c| c["linux"]["rootfsPropagation"] = propagation.into());
+        c.bundle.write();
+        // In a mount namespace of the test's own, which is the host for the container: the root lies on a shared mount,
+        // and beside it there is another with a mount below.
+        let script = format!(
+            "cd {bundle}; mkdir shared; mount -t tmpfs tmpfs shared; mount --make-shared shared
+             mkdir shared/below; mount -t tmpfs tmpfs shared/below
+             mount --bind rootfs rootfs; mount --make-shared rootfs
+             table() {{ cut -d' ' -f5 /proc/self/mountinfo | grep {bundle}; }}
+             before=$(table); {runtime} --root {root} run --bundle {bundle} {id} >/dev/null 2>&1
+             [ \"$before\" = \"$(table)\" ] || table",
+            bundle = c.bundle.dir.display(),
+            runtime = host::runtime().display(),
+            root = c.root.display(),
+            id = c.id
+        );
+        let out = Run::new("unshare").args(["-m", "sh", "-c", &script]).ok();
+        assert_eq!(out.stdout, "", "{propagation}: the host's mounts are others now");
+    }
+}
+
 #[test]
 fn the_cgroup_mount_shows_the_containers_own() {
     let c = Container::sh("cgmount", "ls /sys/fs/cgroup; grep cgroup /proc/self/mountinfo").mount(mount(

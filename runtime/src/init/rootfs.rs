@@ -45,7 +45,7 @@ fn flags(bits: u64) -> MsFlags {
 pub fn prepare(plan: &RootfsPlan, sources: &Sources) -> Result<Prepared> {
     // What the container mounts must not show up on the host.
     mount(NONE, "/", NONE, flags(plan.host_propagation), NONE).context("setting the propagation of /")?;
-    if plan.host_propagation & libc::MS_SHARED != 0 {
+    if shares_with_host(plan) {
         make_parent_private(&plan.path)?;
     }
     let shown = plan.path.display();
@@ -69,6 +69,11 @@ pub fn prepare(plan: &RootfsPlan, sources: &Sources) -> Result<Prepared> {
     }
     make_cwd(prepared.root.as_fd(), &plan.cwd)?;
     Ok(prepared)
+}
+
+/// Whether mounts of ours may be peers of the host's: only a recursive change of `/` reaches those below it.
+fn shares_with_host(plan: &RootfsPlan) -> bool {
+    plan.host_propagation & libc::MS_SHARED != 0 || plan.host_propagation & libc::MS_REC == 0
 }
 
 /// pivot_root wants a private parent; with a shared host only that one mount changes.
@@ -120,7 +125,7 @@ impl Prepared {
             return self.move_root();
         }
         sys::pivot_root_here().context("pivot_root")?;
-        if plan.host_propagation & libc::MS_SHARED != 0 {
+        if shares_with_host(plan) {
             // What is unmounted now must stay mounted on the host.
             mount(NONE, ".", NONE, flags(libc::MS_SLAVE | libc::MS_REC), NONE)
                 .context("separating the old root")?;
