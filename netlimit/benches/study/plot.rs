@@ -238,6 +238,9 @@ fn tables(tcp: &Csv, udp: &Csv, cpu: &Csv) {
             let filter = [("family", family), ("flows", flows), ("rtt_ms", rtt), ("way", way)];
             let keys = ["1", "10", "50", "100", "1000", "max"];
             let plural = if flows == "1" { "" } else { "s" };
+            if tcp.cells(&filter, "mbit", "goodput_mbit").is_empty() {
+                continue;
+            }
             println!("### TCP {way}, {family}, {flows} flow{plural}, round trip {rtt} ms\n");
             let table = |title: &str, column: &str, show: &dyn Fn(f64) -> String| {
                 markdown(title, &tcp.cells(&filter, "mbit", column), &methods, &keys, show);
