@@ -75,9 +75,9 @@ guest_lane() {
     return
   fi
   if [[ $lane == *-crate ]]; then
-    lane "guest $title" "$guest_limit" crate_in_guest "$machine"
+    lane "guest $title" "$guest_limit" bash -c 'crate_in_guest "$@"' - "$machine"
   else
-    lane "guest $title" "$guest_limit" in_guest "$machine" "$lane" "$@"
+    lane "guest $title" "$guest_limit" bash -c 'in_guest "$@"' - "$machine" "$lane" "$@"
   fi
 }
 
