@@ -307,7 +307,7 @@ fn reader(path: &Path, wanted: u64) -> std::thread::JoinHandle<Instant> {
 }
 
 fn memory(monitor: &Monitor, execs: usize, bytes: u64) {
-    let id = format!("mem-{}", monitor.name);
+    let id = format!("mem-{}-{}", monitor.name, std::process::id());
     let mut shim = Shim::start(&monitor.program, &id, &[], writing(bytes));
     let dir = shim.bundle.dir.clone();
     let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
@@ -343,7 +343,7 @@ fn memory(monitor: &Monitor, execs: usize, bytes: u64) {
 }
 
 fn memory_of_conmon(monitor: &Monitor, bytes: u64) {
-    let id = "mem-conmon";
+    let id = &*format!("mem-conmon-{}", std::process::id());
     let mut bundle = Bundle::new(id);
     let script = format!(
         "while [ ! -e /go ]; do sleep 0.01; done; head -c {bytes} /dev/zero; touch /done; sleep 100000"
