@@ -179,21 +179,24 @@ fn make_dir(path: &Path, mount: &Path, cpuset: bool, plan: Option<&Plan>, made: 
         for file in ["cpuset.cpus", "cpuset.mems"] {
             let given = plan.is_some_and(|p| p.writes.iter().any(|w| w.file == file));
             if !given {
-                inherit(path, mount, file)?;
+                inherit(path, mount, file, new)?;
             }
         }
     }
     Ok(new)
 }
 
-/// Copies a list of the nearest cgroup above that has one into all below it.
-fn inherit(path: &Path, mount: &Path, file: &str) -> Result<String> {
+/// Copies a list of the nearest cgroup above that has one into all below it. A new one has none.
+fn inherit(path: &Path, mount: &Path, file: &str, new: bool) -> Result<String> {
     let full = path.join(file);
-    let text = fs::read_to_string(&full).with_context(|| format!("reading {}", full.display()))?;
+    let text = match new {
+        true => String::new(),
+        false => fs::read_to_string(&full).with_context(|| format!("reading {}", full.display()))?,
+    };
     let own = text.trim();
     match path.parent() {
         Some(parent) if own.is_empty() && path != mount => {
-            let list = inherit(parent, mount, file)?;
+            let list = inherit(parent, mount, file, false)?;
             fs::write(&full, &list).with_context(|| format!("writing \"{list}\" to {}", full.display()))?;
             Ok(list)
         }

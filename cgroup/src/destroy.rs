@@ -14,6 +14,17 @@ use crate::systemd;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Location {
+    /// Removes a cgroup with neither processes nor cgroups in it, as most are in the end; nothing has to be opened for
+    /// that. `false`: it is not so, or it is systemd's; what has not been removed is as it was.
+    pub fn destroy_empty(&self) -> bool {
+        let gone = |path: &Path| match std::fs::remove_dir(path) {
+            Err(e) => e.kind() == ErrorKind::NotFound,
+            Ok(()) => true,
+        };
+        // The second version's first: where that has processes no other is touched, and it kills best.
+        self.unit.is_none() && self.branches.iter().rev().all(|branch| gone(&branch.path))
+    }
+
     /// Removes the cgroup with everything below it from every hierarchy; what is gone already is no error. Its
     /// processes must have been killed before.
     pub fn destroy(&self) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::spawn::{self, Child};
 use crate::spec::{Hooks, Linux, Spec};
 use crate::state::{self, Container, Status};
-use crate::sys::process;
+use crate::sys::{memory, process};
 use crate::undo::{self, Undo};
 use crate::{cli, invalid, listener, sockets, validate};
 
@@ -102,6 +102,8 @@ pub fn create(setting: &Setting, args: &cli::Create, mode: Mode) -> Result<Creat
     state::check_id(&args.id)?;
     let mut decided = decide(setting, args, &bundle)?;
 
+    // All that read and decided is behind us; so the largest part of the program isn't resident at once.
+    memory::leave_text();
     let mut container = setting.store.create(&args.id)?;
     let begun = begin(setting, &mut container, &bundle, &decided);
     let made = begun.and_then(|()| {
@@ -176,6 +178,9 @@ fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle, decided:
     state.undo.extend(decided.location.clone().map(Undo::Cgroup));
     state.knobs = decided.knobs.saved.clone();
     state.has_keyring = decided.plan.keyring.is_some();
+    state.monitored = crate::commands::monitor::asks();
+    let later = |hooks: &Hooks| !hooks.poststart.is_empty() || !hooks.poststop.is_empty();
+    state.has_later_hooks = bundle.spec.hooks.as_ref().is_some_and(later);
     state.undo.extend(decided.knobs.saved.net.clone().map(Undo::Net));
     if let (Some(rdt), Some(root)) = (&decided.plan.rdt, rdt::root()) {
         // The monitoring group lies in the class, and goes first: the list is walked backwards.

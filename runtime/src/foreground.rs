@@ -11,7 +11,7 @@ use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
-use crate::sys::{process, tty};
+use crate::sys::{memory, process, tty};
 
 /// How a process ended, as its parent's exit code: 128 plus the signal for one that was killed.
 pub fn exit_code(status: WaitStatus) -> u8 {
@@ -49,6 +49,8 @@ impl Foreground {
     pub fn stay(&self, pid: i32, console: Option<OwnedFd>) -> Result<WaitStatus> {
         let terminal = console.map(Terminal::new);
         let mut from_input = terminal.is_some();
+        // From here on we mostly wait, perhaps for weeks.
+        memory::leave_text();
         loop {
             if let Some(status) = reap(pid)? {
                 if let Some(terminal) = &terminal {

@@ -93,16 +93,6 @@ pub fn run(init: Init<'_>, link: ToParent) -> ! {
     process::exit_now(code)
 }
 
-/// A process that waits as a copy of `create` must not look like a `create` that hangs.
-fn rename() {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit(") ").next().unwrap_or_default();
-    let mut area = fields.split(' ').skip(45).map(|n| n.trim().parse::<usize>().unwrap_or(0));
-    if let (Some(first), Some(end)) = (area.next(), area.next()) {
-        process::set_command_line(first, end, "runtime init");
-    }
-}
-
 enum Never {}
 
 fn become_container(init: Init<'_>, link: &ToParent) -> Result<Never> {
@@ -110,7 +100,8 @@ fn become_container(init: Init<'_>, link: &ToParent) -> Result<Never> {
         enter_and_fork(&init, link)?;
     }
     process::reset_signals();
-    rename();
+    // A process that waits as a copy of `create` must not look like a `create` that hangs.
+    crate::sys::entry::set_command_line("runtime init");
     // EPERM: already a leader, in a new pid namespace.
     let _ = nix::unistd::setsid();
     join_cgroups(&init)?;

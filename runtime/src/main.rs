@@ -1,4 +1,5 @@
-//! `runtime`: an OCI runtime with runc's command line.
+//! `runtime`: an OCI runtime with runc's command line. It begins in `sys::entry`.
+#![cfg_attr(not(test), no_main)]
 
 mod cli;
 mod clock;
@@ -24,7 +25,3 @@ mod state;
 mod sys;
 mod undo;
 mod validate;
-
-fn main() -> std::process::ExitCode {
-    commands::main(std::env::args_os()).into()
-}

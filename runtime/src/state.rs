@@ -95,6 +95,10 @@ pub struct State {
     pub shares_pid_namespace: bool,
     /// Its session keyring is its own.
     pub has_keyring: bool,
+    /// A monitor had it made.
+    pub monitored: bool,
+    /// Its configuration has hooks for after the start or the end.
+    pub has_later_hooks: bool,
     /// What `delete` has to take back, in the order in which it was made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub undo: Vec<Undo>,
@@ -284,9 +288,10 @@ impl Container {
         self.write_file(STATE_FILE, &text)
     }
 
-    /// Keeps the configuration as `create` saw it.
+    /// Keeps the configuration as `create` saw it. Before the first `save`, as a container without a state is none.
     pub fn save_config(&self, text: &[u8]) -> Result<()> {
-        self.write_file(CONFIG_FILE, text)
+        self.create_file(CONFIG_FILE, text)
+            .with_context(|| format!("writing {}/{CONFIG_FILE}", self.path.display()))
     }
 
     /// The configuration as `create` saw it.
@@ -298,14 +303,17 @@ impl Container {
     fn write_file(&self, name: &str, text: &[u8]) -> Result<()> {
         let temporary = format!(".{name}");
         let write = || -> Result<()> {
-            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
-            let fd =
-                nix::fcntl::openat(&self.dir, temporary.as_str(), flags, Mode::from_bits_truncate(0o600))?;
-            File::from(fd).write_all(text)?;
+            self.create_file(&temporary, text)?;
             nix::fcntl::renameat(&self.dir, temporary.as_str(), &self.dir, name)?;
             Ok(())
         };
         write().with_context(|| format!("writing {}/{name}", self.path.display()))
+    }
+
+    fn create_file(&self, name: &str, text: &[u8]) -> Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
+        let fd = nix::fcntl::openat(&self.dir, name, flags, Mode::from_bits_truncate(0o600))?;
+        Ok(File::from(fd).write_all(text)?)
     }
 
     /// Where the container is in its life, from the kernel's facts.
@@ -353,9 +361,14 @@ impl Container {
         open_fifo_writer(&self.dir)
     }
 
-    /// Removes the directory and all in it.
+    /// Removes the directory and all in it, the state last.
     pub fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
+        use nix::unistd::{unlinkat, UnlinkatFlags::NoRemoveDir};
+        for name in [CONFIG_FILE, EXEC_FIFO, START_ERROR, STATE_FILE] {
+            // What can't be removed keeps the directory from being removed, which tells why.
+            let _ = unlinkat(&self.dir, name, NoRemoveDir);
+        }
+        match fs::remove_dir(&self.path).or_else(|_| fs::remove_dir_all(&self.path)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::from(e).context(format!("removing {}", self.path.display())))
             }
@@ -429,8 +442,11 @@ pub fn identify(pid: i32) -> Result<ProcessId> {
 }
 
 fn stat(pid: i32) -> Option<(u8, u64)> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(&text)
+    use std::io::Read;
+    // It comes with one read: some fifty numbers of at most twenty digits, and a short name.
+    let mut text = [0u8; 1536];
+    let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
+    parse_stat(&text[..length])
 }
 
 /// State and start time from `/proc/PID/stat`; the name in parentheses may hold anything.

@@ -3,6 +3,7 @@
 
 pub mod attrs;
 pub mod bpf;
+pub mod entry;
 pub mod memory;
 pub mod mount;
 pub mod process;

@@ -39,6 +39,9 @@ impl Undo {
 
 /// With whatever still runs in it: without a pid namespace of its own, a container's processes outlive its first one.
 fn remove_cgroup(location: &cgroup::Location) -> Result<()> {
+    if location.destroy_empty() {
+        return Ok(());
+    }
     match cgroup::Cgroup::open(location) {
         Ok(cgroup) => cgroup.kill_all().context("killing what is left in the cgroup")?,
         Err(e) if e.kind() == cgroup::Kind::NotFound => {}

@@ -1,7 +1,7 @@
 //! `make bench`: what a container costs with `runtime`, with runc, with crun, and with the bare system calls.
 //!
 //! All programs take turns, in an order that changes every round, on the same bundles: a plain one, and the one that
-//! dockerd really writes, with its seccomp profile. Medians and quartiles are printed; nothing is judged.
+//! dockerd really writes, with its seccomp profile. Nothing is judged; docs/performance.md says how to read it.
 
 use integration::engine::{engine, Engine};
 use integration::{bundle, host, janitor, Bundle};
@@ -16,14 +16,45 @@ use std::time::Instant;
 struct Rider {
     name: &'static str,
     program: PathBuf,
-    /// The mount namespace it has to be run in: Debian's crun refuses hosts whose v2 hierarchy is mounted too.
+    /// The mount namespace it has to be run in: crun refuses hosts whose v2 hierarchy is mounted too.
     namespace: Option<File>,
+}
+
+/// What a turn took, in milliseconds.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    wall: f64,
+    /// Of all processes that ended in the turn, user's and kernel's time.
+    cpu: f64,
+}
+
+impl std::ops::Add for Cost {
+    type Output = Cost;
+
+    fn add(self, other: Cost) -> Cost {
+        Cost { wall: self.wall + other.wall, cpu: self.cpu + other.cpu }
+    }
+}
+
+/// Runs a command, which has to succeed.
+fn cost(command: &mut Command) -> Cost {
+    let before = sys::children_cpu();
+    let start = Instant::now();
+    let status = command.status().expect("status");
+    let wall = start.elapsed().as_secs_f64() * 1e3;
+    assert!(status.success(), "{command:?} failed: {}", complaint(command));
+    Cost { wall, cpu: sys::children_cpu() - before }
+}
+
+fn complaint(command: &mut Command) -> String {
+    let out = command.stderr(Stdio::piped()).output().expect("output");
+    String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
 impl Rider {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--root").arg(janitor::scratch().join("roots").join(self.name));
+        command.arg("--root").arg(roots().join(self.name));
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         if let Some(namespace) = &self.namespace {
             sys::enter(&mut command, namespace.try_clone().expect("descriptor"));
@@ -31,69 +62,77 @@ impl Rider {
         command
     }
 
-    /// Milliseconds that a command takes.
-    fn time(&self, args: &[&str]) -> f64 {
-        let mut command = self.command(args);
-        let start = Instant::now();
-        let status = command.status().expect("status");
-        let took = start.elapsed().as_secs_f64() * 1e3;
-        assert!(status.success(), "{} {args:?} failed: {}", self.name, self.complaint(args));
-        took
+    fn time(&self, args: &[&str]) -> Cost {
+        cost(&mut self.command(args))
     }
 
-    fn complaint(&self, args: &[&str]) -> String {
-        let out = self.command(args).stderr(Stdio::piped()).output().expect("output");
-        String::from_utf8_lossy(&out.stderr).into_owned()
+    fn cycle(&self, dir: &str, id: &str) -> Cost {
+        let begun = self.time(&["create", "--bundle", dir, id]) + self.time(&["start", id]);
+        // Off the clock, until the container's process has ended.
+        let stopped = || {
+            let out = self.command(&["state", id]).stdout(Stdio::piped()).output().expect("state");
+            String::from_utf8_lossy(&out.stdout).contains("stopped")
+        };
+        integration::eventually("the container has ended", stopped);
+        begun + self.time(&["delete", "--force", id])
     }
 }
 
+/// Where the runtimes keep their states: a tmpfs, as /run is.
+fn roots() -> PathBuf {
+    janitor::scratch().join("roots")
+}
+
 fn main() {
-    let rounds = if host::quick() { 10 } else { 60 };
+    let rounds = if host::quick() { 15 } else { 60 };
     let riders = riders();
     let mut bundles = vec![("plain", plain())];
     match engine().and_then(|e| dockers(e).ok_or("no config.json of dockerd's was found")) {
         Ok(bundle) => bundles.push(("docker's", bundle)),
         Err(reason) => println!("dockerd's config.json is left out: {reason}"),
     }
-    println!(
-        "{}, {} processors, {rounds} rounds; milliseconds: median (quartiles)\n",
-        kernel(),
-        processors()
-    );
+    println!("{}, {} processors, {rounds} rounds; milliseconds\n", kernel(), processors());
     for (name, bundle) in &bundles {
-        let dir = bundle.dir.to_str().expect("path");
+        let dir = path(&bundle.dir);
         measure(&format!("run true, {name} config"), rounds, &riders, Some(bundle), |rider, id| {
             rider.time(&["run", "--bundle", dir, id])
         });
         measure(&format!("create + start + delete, {name} config"), rounds, &riders, None, |rider, id| {
-            rider.time(&["create", "--bundle", dir, id])
-                + rider.time(&["start", id])
-                + settled(rider, id, |r| r.time(&["delete", "--force", id]))
+            rider.cycle(dir, id)
         });
     }
     execs(rounds, &riders);
+    if let Some((_, bundle)) = bundles.get(1) {
+        seccomp(rounds, &riders, bundle);
+    }
     memory(&riders, &bundles);
-    flatness(rounds, &riders[0], &bundles[0].1);
+    flatness(rounds, &riders, &bundles[0].1);
 }
 
 /// The programs that are there. Ours is the first.
 fn riders() -> Vec<Rider> {
+    fs::create_dir_all(roots()).expect("state folder");
+    // Before other mount namespaces are made of ours. The janitor unmounts it.
+    nix::mount::mount(Some("tmpfs"), &roots(), Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>)
+        .expect("a tmpfs for the states");
     let ours = Rider { name: "runtime", program: host::runtime(), namespace: None };
     let mut riders = vec![ours];
+    let hybrid = host::cgroups() == host::Cgroups::Hybrid;
     for (name, program) in [("runc", "/usr/sbin/runc"), ("crun", "/usr/bin/crun")] {
         if Path::new(program).exists() {
-            let hybrid = name == "crun" && host::cgroups() == host::Cgroups::Hybrid;
-            riders.push(Rider { name, program: program.into(), namespace: hybrid.then(without_unified) });
+            let namespace = (name == "crun" && hybrid).then(without_unified);
+            riders.push(Rider { name, program: program.into(), namespace });
         } else {
             println!("{name} is not installed and left out");
         }
     }
     for extra in std::env::var("BENCH_ALSO").iter().flat_map(|v| v.split(':')) {
         let name = extra.rsplit('/').next().unwrap_or(extra).to_string();
-        riders.push(Rider { name: name.leak(), program: extra.into(), namespace: Some(without_unified()) });
+        let namespace = hybrid.then(without_unified);
+        riders.push(Rider { name: name.leak(), program: extra.into(), namespace });
     }
     for rider in &riders {
-        fs::create_dir_all(janitor::scratch().join("roots").join(rider.name)).expect("state folder");
+        fs::create_dir_all(roots().join(rider.name)).expect("state folder");
     }
     riders
 }
@@ -146,14 +185,8 @@ fn dockers(engine: &Engine) -> Option<Bundle> {
     Some(bundle)
 }
 
-/// Waits, off the clock, until a container's first process has ended.
-fn settled(rider: &Rider, id: &str, then: impl FnOnce(&Rider) -> f64) -> f64 {
-    let state = || {
-        let out = rider.command(&["state", id]).stdout(Stdio::piped()).output().expect("state");
-        String::from_utf8_lossy(&out.stdout).contains("stopped")
-    };
-    integration::eventually("the container has ended", state);
-    then(rider)
+fn path(dir: &Path) -> &str {
+    dir.to_str().expect("path")
 }
 
 /// Everybody takes a turn a round, and the table is printed.
@@ -162,17 +195,17 @@ fn measure(
     rounds: usize,
     riders: &[Rider],
     floor: Option<&Bundle>,
-    turn: impl Fn(&Rider, &str) -> f64,
-) {
-    let mut times: Vec<(&str, Vec<f64>)> = Vec::new();
+    turn: impl Fn(&Rider, &str) -> Cost,
+) -> Vec<(&'static str, Vec<Cost>)> {
+    let mut costs: Vec<(&'static str, Vec<Cost>)> = Vec::new();
     if floor.is_some() {
-        times.push(("floor", Vec::new()));
+        costs.push(("floor", Vec::new()));
     }
-    times.extend(riders.iter().map(|r| (r.name, Vec::new())));
-    let skip = times.len() - riders.len();
+    costs.extend(riders.iter().map(|r| (r.name, Vec::new())));
+    let skip = costs.len() - riders.len();
     for round in 0..=rounds {
-        for step in 0..times.len() {
-            let place = (step + round) % times.len();
+        for step in 0..costs.len() {
+            let place = (step + round) % costs.len();
             let took = match (place.checked_sub(skip), floor) {
                 (Some(rider), _) => turn(&riders[rider], &format!("b{round}-{}", riders[rider].name)),
                 (None, Some(bundle)) => floor_once(bundle),
@@ -180,61 +213,67 @@ fn measure(
             };
             // The first round fills caches.
             if round > 0 {
-                times[place].1.push(took);
+                costs[place].1.push(took);
             }
         }
     }
-    print(title, &mut times);
+    print(title, &costs);
+    costs
 }
 
-fn floor_once(bundle: &Bundle) -> f64 {
+fn floor_once(bundle: &Bundle) -> Cost {
     let program = std::env::current_exe().expect("this program").with_file_name("floor");
-    let mut command = Command::new(program);
-    command.arg(bundle.rootfs()).arg(format!("/{}/floor", janitor::name())).arg("/bin/true");
-    let start = Instant::now();
-    assert!(command.status().expect("floor").success());
-    start.elapsed().as_secs_f64() * 1e3
+    let group = format!("/{}/floor", janitor::name());
+    cost(Command::new(program).arg(bundle.rootfs()).arg(group).arg("/bin/true"))
 }
 
-fn print(title: &str, times: &mut [(&str, Vec<f64>)]) {
-    let stats: Vec<(&str, [f64; 3])> = times.iter_mut().map(|(name, t)| (*name, quartiles(t))).collect();
-    let of = |name: &str| stats.iter().find(|(n, _)| *n == name).map(|(_, q)| q[1]);
-    println!("| {title} | median | quartiles | / floor | / crun | / runc |\n|---|---|---|---|---|---|");
-    for (name, [low, middle, high]) in &stats {
-        let ratio = |to| of(to).map_or("-".to_string(), |base| format!("{:.2}", middle / base));
+/// Least, quartiles and median of a list of times.
+struct Spread {
+    least: f64,
+    low: f64,
+    middle: f64,
+    high: f64,
+}
+
+fn spread(costs: &[Cost], of: impl Fn(&Cost) -> f64) -> Spread {
+    let mut times: Vec<f64> = costs.iter().map(of).collect();
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+    Spread { least: times[0], low: at(0.25), middle: at(0.5), high: at(0.75) }
+}
+
+fn print(title: &str, costs: &[(&str, Vec<Cost>)]) {
+    let wall: Vec<_> = costs.iter().map(|(name, c)| (*name, spread(c, |c| c.wall))).collect();
+    let of = |name: &str| wall.iter().find(|(n, _)| *n == name).map(|(_, s)| s.middle);
+    println!("| {title} | median | least | quartiles | / floor | / crun | / runc | processor |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for ((name, s), (_, all)) in wall.iter().zip(costs) {
+        let ratio = |to| of(to).map_or("-".to_string(), |base| format!("{:.2}", s.middle / base));
         println!(
-            "| {name} | {middle:.2} | {low:.2} .. {high:.2} | {} | {} | {} |",
+            "| {name} | {:.2} | {:.2} | {:.2} .. {:.2} | {} | {} | {} | {:.2} |",
+            s.middle,
+            s.least,
+            s.low,
+            s.high,
             ratio("floor"),
             ratio("crun"),
-            ratio("runc")
+            ratio("runc"),
+            spread(all, |c| c.cpu).middle,
         );
     }
     println!();
 }
 
-fn quartiles(times: &mut [f64]) -> [f64; 3] {
-    times.sort_by(f64::total_cmp);
-    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
-    [at(0.25), at(0.5), at(0.75)]
-}
-
 /// A second process in a container that sleeps.
 fn execs(rounds: usize, riders: &[Rider]) {
-    let bundles: Vec<Bundle> = riders.iter().map(|r| sleeper(&format!("exec-{}", r.name))).collect();
-    for (rider, bundle) in riders.iter().zip(&bundles) {
-        rider.time(&[
-            "run",
-            "--detach",
-            "--bundle",
-            bundle.dir.to_str().expect("path"),
-            &format!("exec-{}", rider.name),
-        ]);
-    }
-    measure("exec true", rounds, riders, None, |rider, _| {
-        rider.time(&["exec", &format!("exec-{}", rider.name), "true"])
-    });
+    let id = |rider: &Rider| format!("exec-{}", rider.name);
     for rider in riders {
-        rider.time(&["delete", "--force", &format!("exec-{}", rider.name)]);
+        let bundle = sleeper(&id(rider));
+        rider.time(&["run", "--detach", "--bundle", path(&bundle.dir), &id(rider)]);
+    }
+    measure("exec true", rounds, riders, None, |rider, _| rider.time(&["exec", &id(rider), "true"]));
+    for rider in riders {
+        rider.time(&["delete", "--force", &id(rider)]);
     }
 }
 
@@ -245,18 +284,41 @@ fn sleeper(name: &str) -> Bundle {
     bundle
 }
 
+/// What a seccomp profile adds, from its text to a filter in force: the same bundle without it takes turns with it.
+fn seccomp(rounds: usize, riders: &[Rider], bundle: &Bundle) {
+    let mut bare =
+        Bundle { dir: janitor::scratch().join("bundles/bench-bare"), config: bundle.config.clone() };
+    fs::create_dir_all(&bare.dir).expect("bundle");
+    bare.config["root"]["path"] = path(&bundle.rootfs()).into();
+    if let Some(linux) = bare.config["linux"].as_object_mut() {
+        linux.remove("seccomp");
+    }
+    bare.write();
+    println!("| seccomp profile of docker's config, added to run true | median | processor |\n|---|---|---|");
+    for rider in riders {
+        let both: Vec<[Cost; 2]> = (0..rounds)
+            .map(|i| {
+                [bundle, &bare]
+                    .map(|b| rider.time(&["run", "--bundle", path(&b.dir), &format!("seccomp-{i}")]))
+            })
+            .collect();
+        let side = |n: usize, of: fn(&Cost) -> f64| {
+            spread(&both.iter().map(|pair| pair[n]).collect::<Vec<_>>(), of).middle
+        };
+        let added = |of: fn(&Cost) -> f64| side(0, of) - side(1, of);
+        println!("| {} | {:.2} | {:.2} |", rider.name, added(|c| c.wall), added(|c| c.cpu));
+    }
+    println!();
+}
+
 /// The largest resident set of `create`.
 fn memory(riders: &[Rider], bundles: &[(&str, Bundle)]) {
-    println!(
-        "| peak memory of create, KiB | {} |",
-        riders.iter().map(|r| r.name).collect::<Vec<_>>().join(" | ")
-    );
-    println!("|---|{}", "---|".repeat(riders.len()));
+    let names: Vec<_> = riders.iter().map(|r| r.name).collect();
+    println!("| peak memory of create, KiB | {} |\n|---|{}", names.join(" | "), "---|".repeat(riders.len()));
     for (name, bundle) in bundles {
-        let dir = bundle.dir.to_str().expect("path");
         let peaks = riders.iter().map(|rider| {
-            let child = rider.command(&["create", "--bundle", dir, "rss"]).spawn().expect("spawn");
-            let peak = sys::peak_memory(child);
+            let command = &mut rider.command(&["create", "--bundle", path(&bundle.dir), "rss"]);
+            let peak = sys::peak_memory(command.spawn().expect("spawn"));
             rider.time(&["delete", "--force", "rss"]);
             peak.to_string()
         });
@@ -266,29 +328,26 @@ fn memory(riders: &[Rider], bundles: &[(&str, Bundle)]) {
 }
 
 /// Whether a container costs more where there are many.
-fn flatness(rounds: usize, rider: &Rider, bundle: &Bundle) {
-    let most = if host::quick() { 50 } else { 500 };
-    let dir = bundle.dir.to_str().expect("path").to_string();
+fn flatness(rounds: usize, riders: &[Rider], bundle: &Bundle) {
+    let most = if host::quick() { 100 } else { 500 };
+    let ours = &riders[0];
     let sleeper = sleeper("crowd");
-    let crowd = sleeper.dir.to_str().expect("path").to_string();
     let mut config = sleeper.config.clone();
-    println!("| {} run true, containers on the host | median | quartiles |\n|---|---|---|", rider.name);
     let mut there = 0;
-    for many in [0, most / 5, most] {
+    for many in [0, most] {
         while there < many {
             config["linux"]["cgroupsPath"] = bundle::cgroups_path(&format!("crowd-{there}")).into();
             fs::write(sleeper.dir.join("config.json"), config.to_string()).expect("config.json");
-            rider.time(&["run", "--detach", "--bundle", &crowd, &format!("crowd-{there}")]);
+            ours.time(&["run", "--detach", "--bundle", path(&sleeper.dir), &format!("crowd-{there}")]);
             there += 1;
         }
-        let mut times: Vec<f64> = (0..rounds)
-            .map(|i| rider.time(&["run", "--bundle", &dir, &format!("flat-{many}-{i}")]))
-            .collect();
-        let [low, middle, high] = quartiles(&mut times);
-        println!("| {many} | {middle:.2} | {low:.2} .. {high:.2} |");
+        let title = format!("run true, plain config, {many} containers of ours on the host");
+        measure(&title, rounds, riders, Some(bundle), |rider, id| {
+            rider.time(&["run", "--bundle", path(&bundle.dir), &format!("{id}-{many}")])
+        });
     }
     for i in 0..there {
-        rider.time(&["delete", "--force", &format!("crowd-{i}")]);
+        ours.time(&["delete", "--force", &format!("crowd-{i}")]);
     }
 }
 
@@ -324,5 +383,17 @@ mod sys {
             libc::wait4(child.id() as i32, &mut status, 0, usage.as_mut_ptr());
             usage.assume_init().ru_maxrss
         }
+    }
+
+    /// Milliseconds of processor time of all children that have been waited for, and of theirs.
+    pub fn children_cpu() -> f64 {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: as above.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        let ms = |t: libc::timeval| t.tv_sec as f64 * 1e3 + t.tv_usec as f64 / 1e3;
+        ms(usage.ru_utime) + ms(usage.ru_stime)
     }
 }

@@ -5,6 +5,7 @@ use crate::cli;
 use crate::create::{self, Created, Mode};
 use crate::error::Result;
 use crate::foreground::{self, Foreground};
+use crate::spec::Hooks;
 use crate::undo;
 
 pub fn create(setting: &Setting, args: &cli::Create) -> Result<u8> {
@@ -24,7 +25,7 @@ pub fn run(setting: &Setting, args: &cli::Run) -> Result<u8> {
     let started = start::network(&mut container, child.pid)
         .and_then(|()| child.go())
         .and_then(|()| child.await_exec())
-        .and_then(|()| start::poststart(&container, &spec));
+        .and_then(|()| start::poststart(&container, spec.hooks.as_ref().unwrap_or(&Hooks::default())));
     if let Err(e) = started {
         child.kill();
         undo::take_back(&container)?;

@@ -38,8 +38,10 @@ pub fn run(setting: &Setting, id: &str, force: bool) -> Result<u8> {
     }
     destroy(&container)?;
     // The record and output of one that ended under a monitor go too; a monitor that lives keeps them for its daemon.
-    if let Err(e) = monitor::relay(setting, "forget", id) {
-        log::warn!("what the monitor of {id} left: {e}");
+    if container.state.monitored {
+        if let Err(e) = monitor::relay(setting, "forget", id) {
+            log::warn!("what the monitor of {id} left: {e}");
+        }
     }
     Ok(0)
 }
@@ -90,14 +92,12 @@ fn await_death(init: ProcessId) -> Result<()> {
 
 /// Removes a container whose first process is dead, with whatever is left in its cgroup, and runs its poststop hooks.
 pub fn destroy(container: &Container) -> Result<()> {
-    let spec = start::config(container);
+    let hooks = start::later_hooks(container).unwrap_or_default();
     undo::take_back(container)?;
-    if let Some(hooks) = spec.ok().and_then(|s| s.hooks) {
-        let state = container.oci_state(Status::Stopped, 0);
-        if let Err(e) = hooks::run("poststop", &hooks.poststop, &state, &[]) {
-            // runtime-spec, lifecycle: only a warning.
-            log::warn!("{e}");
-        }
+    let state = container.oci_state(Status::Stopped, 0);
+    if let Err(e) = hooks::run("poststop", &hooks.poststop, &state, &[]) {
+        // runtime-spec, lifecycle: only a warning.
+        log::warn!("{e}");
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ mod find;
 mod inspect;
 mod kill;
 mod list;
-mod monitor;
+pub mod monitor;
 mod pause;
 mod ps;
 mod restore;
@@ -66,7 +66,8 @@ pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     })
 }
 
-/// Whether the verb makes a process that enters a container, and so must run from a sealed binary.
+/// Whether the verb makes a process that enters a container, and so must run from a sealed binary. Usually
+/// `sys::entry` has seen to it, by the words of `SEALED_VERBS`.
 fn enters_container(command: &Command) -> bool {
     matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_))
 }

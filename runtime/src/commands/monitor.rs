@@ -29,9 +29,14 @@ pub fn run(setting: &Setting, args: &cli::Monitor) -> Result<u8> {
     Err(Error::from(command.exec())).context("executing the monitor's program")
 }
 
+/// Whether it is a monitor that runs this.
+pub fn asks() -> bool {
+    std::env::var_os(ASKED_BY_MONITOR).is_some()
+}
+
 /// Lets the container's monitor do it, so that it knows, and tells its daemon. False: there is no monitor.
 pub fn relay(setting: &Setting, verb: &'static str, id: &str) -> Result<bool> {
-    if std::env::var_os(ASKED_BY_MONITOR).is_some() || !any_monitor() {
+    if asks() || !any_monitor() {
         return Ok(false);
     }
     let Ok(mut command) = command(setting, verb, id) else { return Ok(false) };

@@ -7,7 +7,7 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use super::{Setting, LOCK_DEADLINE};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
-use crate::spec::Spec;
+use crate::spec::{Hooks, Spec};
 use crate::state::{Container, Status, START_ERROR};
 use crate::sys::process;
 
@@ -26,8 +26,7 @@ pub fn run(setting: &Setting, id: &str) -> Result<u8> {
     }
     release(&container)?;
     drop(lock);
-    let spec = config(&container)?;
-    if let Err(e) = poststart(&container, &spec) {
+    if let Err(e) = poststart(&container, &later_hooks(&container)?) {
         // runtime-spec 1.3, lifecycle: a failing poststart hook ends the container.
         if let Some(init) = container.state.init {
             let _ = process::kill(init.pid, libc::SIGKILL);
@@ -39,6 +38,14 @@ pub fn run(setting: &Setting, id: &str) -> Result<u8> {
 
 fn refuse(text: &str) -> Result<u8> {
     Err(Error::new(Kind::State, text))
+}
+
+/// The hooks that run after the start and after the end; most containers have none.
+pub fn later_hooks(container: &Container) -> Result<Hooks> {
+    match container.state.has_later_hooks {
+        true => Ok(config(container)?.hooks.unwrap_or_default()),
+        false => Ok(Hooks::default()),
+    }
 }
 
 /// The configuration as it was at `create`.
@@ -70,9 +77,11 @@ pub fn network(container: &mut Container, pid: i32) -> Result<()> {
 }
 
 /// What follows the start: the helper of knobs that need one, the poststart hooks.
-pub fn poststart(container: &Container, spec: &Spec) -> Result<()> {
+pub fn poststart(container: &Container, hooks: &Hooks) -> Result<()> {
     crate::knobs::helper::ensure(container.path(), &container.state.knobs)?;
-    let Some(hooks) = spec.hooks.as_ref().filter(|h| !h.poststart.is_empty()) else { return Ok(()) };
+    if hooks.poststart.is_empty() {
+        return Ok(());
+    }
     let pid = container.state.init.map_or(0, |p| p.pid);
     hooks::run("poststart", &hooks.poststart, &container.oci_state(Status::Running, pid), &[])
 }

@@ -98,7 +98,6 @@ fn watch(dir: &Path) -> Result<()> {
     let pidfd = process::pidfd_open(init.pid)?;
     let mut modified = modified(dir);
     let mut budget = Budget::new(&location, &state.knobs)?;
-    let text = memory::Text::find();
     if state.knobs.follow_mounts {
         // What came before the file was opened is no news to whoever polls it.
         follow(dir, &state.id);
@@ -109,7 +108,7 @@ fn watch(dir: &Path) -> Result<()> {
         let watched = if state.knobs.follow_mounts { &mut fds[..] } else { &mut fds[..1] };
         let timeout = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::MAX);
         // Asleep, it needs none of the program in memory.
-        text.leave();
+        memory::leave_text();
         let ready = poll(watched, timeout).unwrap_or(0);
         if ready > 0 && watched.get(1).is_some_and(|fd| fd.any() == Some(true)) {
             follow(dir, &state.id);

@@ -1,60 +1,51 @@
 //! Memory of this process that it doesn't need just now.
 
-use std::ffi::c_void;
-use std::fs;
+use std::ffi::{c_char, c_void};
 
-/// The program's own instructions and constants, mapped from its file.
-pub struct Text(Option<(usize, usize)>);
+extern "C" {
+    /// Defined by the linker: where the program begins.
+    static __executable_start: c_char;
+    /// Where its instructions end. What lies behind holds relocated data.
+    static etext: c_char;
+}
 
-impl Text {
-    /// From the start of the program to the end of its instructions. What lies behind holds relocated data.
-    pub fn find() -> Text {
-        let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-        Text(range(&maps))
-    }
-
-    /// Gives the pages back to the page cache. The kernel maps 64 KiB and more around each page that is touched; a
-    /// process that wakes now and then gets back what it uses, and counts for no more than that.
-    pub fn leave(&self) {
-        let Some((start, end)) = self.0 else { return };
-        // SAFETY: the range was mapped privately and without the right to write by the program loader and stays
-        // mapped as long as the process lives; nothing in it was ever changed, so what is dropped is read again from
-        // the same file.
+/// Gives the pages of the program's own instructions and constants back to the page cache. The kernel maps 64 KiB and more
+/// around each page that is touched; a process gets back what it goes on to use, and counts for no more than that.
+pub fn leave_text() {
+    let (start, end) = (&raw const __executable_start as usize, &raw const etext as usize);
+    let page =
+        nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096) as usize;
+    let (start, end) = (start & !(page - 1), end & !(page - 1));
+    if start < end {
+        // SAFETY: the program loader mapped the range from the program's file, privately and without the right to write,
+        // for as long as the process lives; nothing in it was ever changed, so what is dropped is read again from there.
         let _ = unsafe { libc::madvise(start as *mut c_void, end - start, libc::MADV_DONTNEED) };
     }
 }
 
-/// The first mappings of a maps file, which follow one another, up to the executable one.
-fn range(maps: &str) -> Option<(usize, usize)> {
-    let mut from = None;
-    let mut last = 0;
-    for line in maps.lines() {
-        let mut fields = line.split_whitespace();
-        let (start, end) = fields.next()?.split_once('-')?;
-        let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
-        match fields.next()? {
-            "r--p" if from.is_none() || start == last => drop(from.get_or_insert(start)),
-            "r-xp" if from.is_none() || start == last => return Some((from.unwrap_or(start), end)),
-            _ => return None,
-        }
-        last = end;
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    /// The executable mapping of this very program, in KiB: what of it is in memory.
+    fn resident() -> u64 {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let here = super::leave_text as *const () as usize;
+        let mut lines = maps.lines();
+        let holds = |line: &str| {
+            let range = line.split(' ').next().and_then(|r| r.split_once('-'));
+            range.is_some_and(|(a, b)| {
+                let (a, b) = (usize::from_str_radix(a, 16), usize::from_str_radix(b, 16));
+                a.is_ok_and(|a| a <= here) && b.is_ok_and(|b| here < b)
+            })
+        };
+        assert!(lines.any(holds));
+        let rss = lines.find_map(|l| l.strip_prefix("Rss:")).unwrap();
+        rss.trim().trim_end_matches(" kB").parse().unwrap()
+    }
 
     #[test]
-    fn up_to_the_instructions() {
-        let maps = "00200000-002f8000 r--p 00000000 fe:00 1 /x\n002f8000-00657000 r-xp 000f7000 fe:00 1 /x\n\
-                    00657000-0065f000 r--p 00455000 fe:00 1 /x\n";
-        assert_eq!(range(maps), Some((0x20_0000, 0x65_7000)));
-        assert_eq!(range("00200000-002f8000 rw-p 00000000 fe:00 1 /x\n"), None);
-        assert_eq!(range(""), None);
-        let text = Text::find();
-        text.leave();
-        assert!(text.0.is_some());
+    fn the_program_runs_on() {
+        let before = resident();
+        super::leave_text();
+        assert!(resident() <= before);
     }
 }

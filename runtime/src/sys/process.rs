@@ -245,20 +245,3 @@ pub fn set_groups(groups: &[u32]) -> Result<(), Errno> {
     let r = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
     Errno::result(r).map(drop)
 }
-
-/// Replaces the command line that others see in `/proc/PID/cmdline`, in place; what doesn't fit is cut.
-///
-/// `first..end` is this process's own argument area, fields 48 and 49 of `/proc/self/stat` (Linux 3.5).
-pub fn set_command_line(first: usize, end: usize, text: &str) {
-    if first == 0 || end <= first {
-        return;
-    }
-    let length = end - first;
-    let shown = &text.as_bytes()[..text.len().min(length - 1)];
-    // SAFETY: the kernel put the arguments there, writable, at exec; std and libc have handed out copies only, and
-    // this process has one thread.
-    unsafe {
-        std::ptr::write_bytes(first as *mut u8, 0, length);
-        std::ptr::copy_nonoverlapping(shown.as_ptr(), first as *mut u8, shown.len());
-    }
-}

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use caps::Capability;
+use nix::errno::Errno;
 
 use crate::error::{Context, Result};
 use crate::spec;
@@ -77,14 +78,16 @@ pub fn names(set: u64) -> Vec<String> {
 /// First step, while still root: empties the bounding set but for what was asked, and keeps the permitted set over the
 /// coming setuid(2).
 pub fn bound(caps: &Caps) -> Result<()> {
-    for cap in 0..64 {
-        match sys::prctl(libc::PR_CAPBSET_READ, cap, 0) {
-            Ok(1) if caps.bounding & (1 << cap) == 0 => {
-                sys::prctl(libc::PR_CAPBSET_DROP, cap, 0).context("unable to apply bounding set")?;
-            }
+    for cap in (0..64).filter(|cap| caps.bounding & (1 << cap) == 0) {
+        let dropped = sys::prctl(libc::PR_CAPBSET_DROP, cap, 0);
+        // Who may not drop any needn't where it isn't there.
+        match dropped
+            .or_else(|e| if sys::prctl(libc::PR_CAPBSET_READ, cap, 0)? == 0 { Ok(0) } else { Err(e) })
+        {
             Ok(_) => {}
             // Above the last capability that the kernel knows.
-            Err(_) => break,
+            Err(Errno::EINVAL) => break,
+            Err(e) => return Err(e).context("unable to apply bounding set"),
         }
     }
     sys::prctl(libc::PR_SET_KEEPCAPS, 1, 0).context("unable to set keep caps").map(drop)

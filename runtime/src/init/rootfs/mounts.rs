@@ -234,9 +234,13 @@ impl Prepared {
 
     fn tmpfs(&mut self, path: &Path, options: &Options) -> Result<()> {
         let existing = resolve(self.root(), path);
-        let target = self.directory(path)?;
+        let exists = existing.is_ok();
+        let target = match existing {
+            Err(Errno::ENOENT) => self.directory(path)?,
+            other => self.guarded(other?)?,
+        };
         let mut options = options.clone();
-        if existing.is_ok() && !options.data.split(',').any(|o| o.starts_with("mode=")) {
+        if exists && !options.data.split(',').any(|o| o.starts_with("mode=")) {
             // The directory's own mode shows through, as with runc.
             let mode = nix::sys::stat::fstat(&target)?.st_mode & 0o7777;
             let comma = if options.data.is_empty() { "" } else { "," };
