@@ -178,7 +178,7 @@ complete -c runtime -n "__fish_runtime_using_subcommand kill" -s a -l all -d 'si
 complete -c runtime -n "__fish_runtime_using_subcommand kill" -s h -l help -d 'Print help'
 complete -c runtime -n "__fish_runtime_using_subcommand list" -s f -l format -d 'table (default) or json' -r
 complete -c runtime -n "__fish_runtime_using_subcommand list" -s q -l quiet -d 'print the IDs alone'
-complete -c runtime -n "__fish_runtime_using_subcommand list" -s l -l long -d 'also class, monitor and root, and the containers of all known roots'
+complete -c runtime -n "__fish_runtime_using_subcommand list" -s l -l long -d 'also class, monitor and root'
 complete -c runtime -n "__fish_runtime_using_subcommand list" -s h -l help -d 'Print help'
 complete -c runtime -n "__fish_runtime_using_subcommand logs" -s f -l follow -d 'go on until the container ends'
 complete -c runtime -n "__fish_runtime_using_subcommand logs" -s h -l help -d 'Print help'

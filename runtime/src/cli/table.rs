@@ -148,7 +148,7 @@ static DELETE: &[Flag] = &[switch("force", "kill the container first if it runs"
 static LIST: &[Flag] = &[
     value("format", "FORMAT", "table (default) or json").short('f'),
     switch("quiet", "print the IDs alone").short('q'),
-    switch("long", "also class, monitor and root, and the containers of all known roots").short('l'),
+    switch("long", "also class, monitor and root").short('l'),
 ];
 static PS: &[Flag] = &[value("format", "FORMAT", "table (default) or json").short('f')];
 static EVENTS: &[Flag] = &[
@@ -221,7 +221,12 @@ a missing one is no error.",
         long: "The signal is a number or a name (KILL, SIGKILL); without one it is SIGTERM.",
         ..verb("kill", "send a signal to a container's init process", "<container-id> [signal]", Arity::Between(1, 2))
     },
-    Verb { flags: &[LIST], ..verb("list", "list containers", "", Arity::Exactly(0)) },
+    Verb {
+        flags: &[LIST],
+        long: "Without --root these are the containers of every engine, with name, class, monitor and age; with it, \
+               that root's as runc lists them.",
+        ..verb("list", "list containers", "", Arity::Exactly(0))
+    },
     Verb {
         flags: &[LOGS],
         long: "Prints the last of what the container wrote, as its monitor (shim) keeps it: by default 64 KiB a stream.",
