@@ -89,11 +89,11 @@ impl Kind {
     }
 }
 
-/// Measures until both disks run at the rates asked for, three times at most: too much is the limit's fault, too
-/// little may be a neighbour's.
+/// Measures until both disks run at the rates asked for, three times at most: a process that a neighbour kept from
+/// running catches up on a tenth of a second, or gets too little.
 #[track_caller]
 fn holds(c: &Container, kind: Kind, rates: [f64; 2], when: &str) {
-    let seconds = if full() { 8 } else { 3 };
+    let seconds = if full() { 8 } else { 4 };
     for attempt in 1.. {
         let got = kind.measure(c, rates, seconds);
         let errors = [disk::error(rates[0], got[0]), disk::error(rates[1], got[1])];
@@ -104,7 +104,6 @@ fn holds(c: &Container, kind: Kind, rates: [f64; 2], when: &str) {
                 rates[i], got[i], errors[i]
             );
         }
-        assert!(errors.iter().all(|e| *e < tolerance()), "more than was asked for: {errors:?} %");
         if errors.iter().all(|e| e.abs() < tolerance()) {
             return;
         }

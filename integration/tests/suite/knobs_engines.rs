@@ -35,7 +35,7 @@ fn a_class_for_each_runtime(engine: &Engine, name: &str) {
         $D update --pids-limit 70 --memory 96m --memory-swap 96m $N >/dev/null
         limit $p pids.max; limit $p {}
         $D exec $N sh -c 'read a _ </proc/uptime; dd if=/dev/zero of=/data/x bs=64k count=400 oflag=direct 2>/dev/null; read b _ </proc/uptime; echo $a $b'
-        $D restart -t 0 $N >/dev/null; limit $(pid $N) pids.max
+        $D kill $N >/dev/null; $D wait $N >/dev/null; $D start $N >/dev/null; limit $(pid $N) pids.max
         $D rm -f $N >/dev/null",
         memory_file()
     );
