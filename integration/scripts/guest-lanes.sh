@@ -85,7 +85,7 @@ guest_lane() {
 machine() {
   local name=$1 title=$2
   shift 2
-  check "guest $title: up" 1200 bash -c 'start "$@"' - "$name" "$@"
+  check "guest $title: up" 600 bash -c 'start "$@"' - "$name" "$@"
 }
 
 guest_lanes() {
