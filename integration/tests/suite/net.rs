@@ -138,13 +138,13 @@ impl Drop for Docked {
     }
 }
 
-/// A counter's growth in a second; the nearest of eight windows, since a sender that the machine stops for a while
+/// A counter's growth in a second; the nearest of twenty windows, since a sender that the machine stops for a while
 /// leaves a part of the rate unused and then uses up the burst. To look at the counter takes time too: each look counts
 /// as made half way through it.
 #[track_caller]
 fn near(what: &str, wanted: f64, percent: f64, count: impl Fn() -> f64) {
     let mut best = f64::INFINITY;
-    for _ in 0..8 {
+    for _ in 0..20 {
         let look = || {
             let begun = Instant::now();
             let value = count();

@@ -51,11 +51,11 @@ fn over(record: &Record, time: Duration) -> (Counters, Counters, f64) {
     (a, counters(record), elapsed.as_secs_f64())
 }
 
-/// The rate of `count` over a window of two seconds; the nearest of up to four windows, since a sender that the machine
+/// The rate of `count` over a window of two seconds; the nearest of up to twelve windows, since a sender that the machine
 /// stops for a while leaves a part of the rate unused and then uses up the burst.
 fn measured(what: &str, record: &Record, wanted: f64, percent: f64, count: impl Fn(&Counters) -> u64) {
     let mut best = f64::INFINITY;
-    for _ in 0..4 {
+    for _ in 0..12 {
         let (a, b, t) = over(record, Duration::from_secs(2));
         let got = (count(&b) - count(&a)) as f64 / t;
         if (got - wanted).abs() < (best - wanted).abs() {
