@@ -293,6 +293,9 @@ fn watch(options: &Options) -> Result<i32> {
     let interval: u64 = options.value("--interval-ms").unwrap_or("500").parse().map_err(invalid)?;
     loop {
         for place in places() {
+            if options.namespace.as_ref().is_some_and(|n| *n != place.namespace) {
+                continue;
+            }
             let Ok((root, heads)) = look(&place) else { continue };
             let orphan = root.state.tasks.iter().any(|t| t.init.pid != 0 && !t.init.recorded);
             if heads.is_empty() && orphan {

@@ -169,47 +169,80 @@ fn last_state(flags: &Flags, bundle: &Path) -> (Root, Task) {
     (root, task)
 }
 
-/// containerd has lost its monitor, or never got one: the container goes, unless it was asked to be kept.
+/// containerd has no connection to the monitor. If the monitor died while containerd was away, the container gets a new one and
+/// runs on; if it died under containerd's eyes, the container goes, unless it was asked to be kept.
 fn delete(flags: &Flags) -> Result<()> {
     let bundle =
         if flags.bundle.is_empty() { std::env::current_dir()? } else { PathBuf::from(&flags.bundle) };
     let (root, task) = last_state(flags, &bundle);
     let setup = &root.setup;
-    let alive = task.init.pid != 0
-        && !task.init.exited()
-        && crate::job::start_ticks(task.init.pid)
-            .is_some_and(|t| t == task.init.ticks || task.init.ticks == 0);
     let mut answer =
         DeleteResponse { pid: task.init.pid, exit_status: 137, exited_at: Timestamp::from_ns(sys::now_ns()) };
     if task.init.exited() {
         answer.exit_status = task.init.exit_status;
         answer.exited_at = Timestamp::from_ns(task.init.exited_at);
     }
-    if alive && setup.on_loss == "keep" {
-        let _ = crate::adopt::adopt(&setup.namespace, &setup.id);
-        std::io::stdout().write_all(&answer.bytes())?;
-        return Ok(());
+    if runs(&task) {
+        if another_daemon(&root) && crate::adopt::adopt(&setup.namespace, &setup.id).is_ok() {
+            let id = &task.id;
+            return Err(Error::new(Kind::State, format!("container {id} runs on, with a new monitor: the last one ended while containerd was away; the next start of containerd finds it")));
+        }
+        if setup.on_loss == "keep" {
+            std::io::stdout().write_all(&answer.bytes())?;
+            return Ok(());
+        }
+        answer.exit_status = end_lost(&root, &task);
+    } else {
+        delete_by_runtime(setup, &task);
     }
-    let binary = crate::job::binary(setup, &task);
-    let runtime_root = crate::job::root(setup, &task);
-    let _ = std::process::Command::new(&binary)
-        .args(["--root", &runtime_root, "delete", "--force", &task.id])
+    crate::job::unmount_rootfs(&task);
+    let _ = nix::mount::umount2(&bundle.join("rootfs"), nix::mount::MntFlags::MNT_DETACH);
+    std::io::stdout().write_all(&answer.bytes())?;
+    Ok(())
+}
+
+/// Is its first process there, and not another one of the same number?
+fn runs(task: &Task) -> bool {
+    let init = &task.init;
+    let same = |t: u64| t == init.ticks || init.ticks == 0;
+    init.pid != 0 && !init.exited() && crate::job::start_ticks(init.pid).is_some_and(same)
+}
+
+/// Did the containerd that asks start after the one that the monitor was connected to last?
+fn another_daemon(root: &Root) -> bool {
+    let caller = nix::unistd::getppid().as_raw() as u32;
+    let since = crate::job::start_ticks(caller).unwrap_or(0);
+    root.daemon != 0 && (root.daemon, root.daemon_ticks) != (caller, since)
+}
+
+fn delete_by_runtime(setup: &crate::state::Setup, task: &Task) {
+    let _ = std::process::Command::new(crate::job::binary(setup, task))
+        .args(["--root", &crate::job::root(setup, task), "delete", "--force", &task.id])
         .env(crate::job::ASKED, "1")
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .status();
-    crate::job::unmount_rootfs(&task);
-    let _ = nix::mount::umount2(&bundle.join("rootfs"), nix::mount::MntFlags::MNT_DETACH);
-    if alive {
-        let lost = Process { exit_status: 137, exited_at: sys::now_ns(), ..task.init.clone() };
-        let _ = record::write(setup, &task, &lost);
-    }
     if start::lock_state(Path::new(&setup.directory), false).is_ok_and(|l| l.is_some()) {
         place::remove(setup);
     }
-    std::io::stdout().write_all(&answer.bytes())?;
-    Ok(())
+}
+
+/// Ends a container whose monitor was lost. The record that stays says so, with how the process really ended, where the kernel
+/// can tell that.
+fn end_lost(root: &Root, task: &Task) -> u32 {
+    let pidfd = sys::pidfd_open(task.init.pid as i32);
+    delete_by_runtime(&root.setup, task);
+    let seen = pidfd.ok().and_then(|fd| {
+        let mut fds = [libc::pollfd { fd: fd.0, events: libc::POLLHUP, revents: 0 }];
+        let _ = sys::poll(&mut fds, 1000);
+        sys::pidfd_exit(fd)
+    });
+    let (exit_status, unknown) = seen.map_or((137, true), |c| (c.code, false));
+    let lost = Process { exit_status, unknown, exited_at: sys::now_ns(), ..task.init.clone() };
+    let _ = place::make(Path::new(&root.setup.directory))
+        .and_then(|()| record::write_lost(&root.setup, task, &lost));
+    exit_status
 }
 
 fn info() -> Result<()> {

@@ -4,15 +4,13 @@
 //! open and every fact stays written; the survivor grows the other anew. The keeper does nothing but wait: it writes down exits
 //! of orphans that the kernel gave to it, and forks workers. A worker whose keeper died takes its place and forks a new worker.
 
-use crate::sys::map::Map;
+use crate::sys::map::{Map, UPGRADE_FAILED, UPGRADE_WANTED};
 use crate::sys::{self, Side};
 use crate::worker;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// What a worker ends with when there is nothing left to do; anything else means it was killed.
 pub const DONE: i32 = 0;
-/// A worker that stepped aside for a newer program.
-pub const UPGRADE: i32 = 3;
 
 /// Never returns. Runs in both heads.
 pub fn run(map: &Map) -> ! {
@@ -61,7 +59,11 @@ fn keep(map: &Map) {
     loop {
         let Ok(Some(change)) = sys::peek_child(true) else { continue };
         if change.pid == worker && change.stopped {
-            // Somebody stopped the worker; the container's output would wait for ever.
+            // It asks for the installed program; or somebody stopped it, and the container's output would wait for ever.
+            if header.upgrade.load(SeqCst) == UPGRADE_WANTED {
+                let failed = crate::start::exec_again(map);
+                header.upgrade.store(UPGRADE_FAILED + failed as u32, SeqCst);
+            }
             sys::continue_process(worker);
             sys::reap(worker);
         } else if change.pid == worker {
@@ -69,16 +71,16 @@ fn keep(map: &Map) {
                 sys::exit_now(DONE);
             }
             sys::reap(worker);
-            if change.code == UPGRADE as u32 {
-                crate::start::exec_again(map);
-            }
-            header.strikes.fetch_add(1, SeqCst);
             return;
         } else if change.stopped || map.record_exit(change, sys::now_ns()) {
             sys::reap(change.pid);
             poke(map);
         } else {
-            // No room until the worker has read: the zombie keeps its status meanwhile.
+            // No room until the worker has read: the zombie keeps its status meanwhile, but must not hide the worker's death.
+            if sys::is_zombie(worker) {
+                sys::reap(worker);
+                return;
+            }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }

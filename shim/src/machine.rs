@@ -164,7 +164,14 @@ pub fn resume(state: &State) -> Vec<Action> {
             if process.recording && !process.recorded {
                 actions.push(Action::Record { task: task.clone(), exec: exec.clone() });
             }
-            if process.pid != 0 && !process.exited() {
+            if process.inputs.iter().any(|i| i.closing) {
+                actions.push(Action::CloseStdin { task: task.clone(), exec: exec.clone() });
+            }
+            let job = |o: &Op| o.task == task && o.exec == exec;
+            if process.pid == 0 && !state.ops.iter().any(job) && process.phase == Phase::Added {
+                // An exec that failed, or was not started yet and has nothing to close.
+                actions.push(Action::CloseStdio { task, exec });
+            } else if process.pid != 0 && !process.exited() {
                 actions.push(Action::Watch { task, exec });
             }
         }
@@ -230,7 +237,8 @@ impl Step {
             None => {}
         }
         let named_soon = |o: &Op| matches!(o.job, Job::Create | Job::Exec | Job::Restore);
-        if self.state.ops.iter().any(named_soon) && !unknown && self.state.strays.len() < STRAYS {
+        let known = self.state.strays.iter().any(|s| s.pid == exit.pid);
+        if self.state.ops.iter().any(named_soon) && !unknown && !known && self.state.strays.len() < STRAYS {
             self.state.strays.push(exit);
         }
     }
@@ -365,8 +373,20 @@ impl Step {
         }
     }
 
+    /// Whoever waits for the end of what is no more need not wait any longer.
+    pub fn forget_waiters(&mut self, task: &str, exec: &str) {
+        let (gone, others): (Vec<Waiter>, Vec<Waiter>) = std::mem::take(&mut self.state.waiters)
+            .into_iter()
+            .partition(|w| w.task == task && (exec.is_empty() || w.exec == exec));
+        self.state.waiters = others;
+        for waiter in gone {
+            self.reply(waiter.asker, Err(not_found(&waiter.task, &waiter.exec)));
+        }
+    }
+
     fn deleted(&mut self, closing: Closing) {
         let Closing { task, exec, asker, .. } = closing;
+        self.forget_waiters(&task, &exec);
         let Some(p) = self.state.process(&task, &exec).cloned() else {
             return self.reply(asker, Err(not_found(&task, &exec)));
         };

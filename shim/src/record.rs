@@ -18,12 +18,20 @@ pub fn path(setup: &Setup, task: &str, exec: &str) -> PathBuf {
 
 /// Temporary file, fsync, rename, fsync of the directory: a reader finds all of it or nothing.
 pub fn write(setup: &Setup, task: &Task, process: &Process) -> Result<()> {
+    write_text(setup, task, process, &text(setup, task, process, ""))
+}
+
+/// The record of a container that ended because its monitor had.
+pub fn write_lost(setup: &Setup, task: &Task, process: &Process) -> Result<()> {
+    write_text(setup, task, process, &text(setup, task, process, ",\"reason\":\"monitor-lost\""))
+}
+
+fn write_text(setup: &Setup, task: &Task, process: &Process, text: &str) -> Result<()> {
     let directory = Path::new(&setup.directory);
     let path = path(setup, &task.id, &process.id);
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary).context(|| format!("making {}", temporary.display()))?;
-    file.write_all(text(setup, task, process).as_bytes())
-        .context(|| format!("writing {}", temporary.display()))?;
+    file.write_all(text.as_bytes()).context(|| format!("writing {}", temporary.display()))?;
     file.sync_all().context(|| format!("syncing {}", temporary.display()))?;
     std::fs::rename(&temporary, &path).context(|| format!("renaming to {}", path.display()))?;
     File::open(directory).and_then(|d| d.sync_all()).context(|| format!("syncing {}", directory.display()))
@@ -44,7 +52,7 @@ pub fn read(path: &Path) -> Result<Record> {
     serde_json::from_slice(&text).map_err(|e| Error::system(format!("parsing {}: {e}", path.display())))
 }
 
-fn text(setup: &Setup, task: &Task, p: &Process) -> String {
+fn text(setup: &Setup, task: &Task, p: &Process, more: &str) -> String {
     let signal = if p.exit_status > 128 && p.exit_status < 193 { p.exit_status - 128 } else { 0 };
     let quote = |s: &str| serde_json::to_string(s).unwrap_or_default();
     let mut text = format!(
@@ -56,6 +64,10 @@ fn text(setup: &Setup, task: &Task, p: &Process) -> String {
     }
     text +=
         &format!(",\"bundle\":{},\"root\":{}", quote(&task.bundle), quote(&crate::job::root(setup, task)));
+    if p.dropped + p.unlogged > 0 {
+        text += &format!(",\"droppedBytes\":{},\"unloggedBytes\":{}", p.dropped, p.unlogged);
+    }
+    text += more;
     text += &format!(
         ",\"createdOrStartedAtNs\":{},\"exitedAtNs\":{},\"status\":{}}}\n",
         p.started_at,

@@ -4,7 +4,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::pb::Message;
 use crate::place;
 use crate::state::{Root, Setup};
-use crate::sys::map::Map;
+use crate::sys::map::{Map, UPGRADED, UPGRADE_WANTED};
 use crate::sys::{self, Fd, Side};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
@@ -212,6 +212,12 @@ pub fn monitor() -> ! {
         Err(_) => sys::exit_now(1),
     };
     prepare(&map);
+    let header = map.header();
+    if header.upgrade.load(SeqCst) == UPGRADE_WANTED {
+        // The worker of the old program has waited, stopped, with descriptors of its own since the exec.
+        sys::end_child(header.worker.load(SeqCst));
+        header.upgrade.store(UPGRADED, SeqCst);
+    }
     crate::heads::run(&map)
 }
 
@@ -228,18 +234,16 @@ fn prepare(map: &Map) {
     header.keeper_fd.store(0, SeqCst);
 }
 
-/// Replaces this process, the only head just now, by the installed program: pid, children and descriptors stay.
-pub fn exec_again(map: &Map) {
-    use crate::pb::Message as _;
-    let Ok(root) = Root::decode(&map.committed()) else { return };
+/// Replaces this process, the keeper, by the installed program: pid, children and descriptors stay. Returns why it didn't.
+pub fn exec_again(map: &Map) -> i32 {
+    let Ok(root) = Root::decode(&map.committed()) else { return libc::EPROTO };
     let listing = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let open: Vec<i32> = listing.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
     open.iter().filter(|n| **n > 2).for_each(|n| sys::keep_on_exec(Fd(*n), true));
     let id = format!("{}/{}", root.setup.namespace, root.setup.id);
     let args = ["shim", "monitor", &id].map(|a| CString::new(a).unwrap_or_default());
-    if let Ok(exe) = CString::new(root.setup.exe.as_bytes()) {
-        let _ = nix::unistd::execv(&exe, &args);
-    }
-    // It didn't work: go on as before.
+    let exe = CString::new(root.setup.exe.as_bytes()).unwrap_or_default();
+    let failed = nix::unistd::execv(&exe, &args).map_or_else(|e| e as i32, |never| match never {});
     open.iter().filter(|n| **n > 2).for_each(|n| sys::keep_on_exec(Fd(*n), false));
+    failed
 }

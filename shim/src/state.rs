@@ -97,6 +97,8 @@ message! {
         31 size: u32,
         /// OCI process of an exec, until it was started.
         32 spec: Vec<u8>,
+        /// Bytes of its output that a client never got, by the policy; and that the ring lacks, its disk being full.
+        33 dropped: u64, 34 unlogged: u64,
     }
 
     struct Task {
@@ -151,6 +153,10 @@ message! {
         /// The connection to containerd's event service; its lane is slot 0.
         10 publisher: Option<Conn>, 11 publisher_stream: u32, 13 publisher_busy: bool,
         12 log: u32,
+        /// Who waits until the installed program has taken over.
+        14 upgrade: Option<Asker>,
+        /// Who connected last to containerd's socket, and since when that process is there, in clock ticks.
+        15 daemon: u32, 16 daemon_ticks: u64,
     }
 }
 

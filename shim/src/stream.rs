@@ -80,6 +80,11 @@ impl Stream {
         self.taps.drain(..).for_each(Tap::close);
     }
 
+    /// Has the client taken nothing for so long that its output goes elsewhere?
+    pub fn late(&self, now: u64) -> bool {
+        self.blocked != 0 && now.saturating_sub(self.blocked) >= PATIENCE_NS
+    }
+
     fn spooled(&self, mark: &StreamMark) -> i64 {
         sys::load(&mark.spool_write) - sys::load(&mark.spool_read)
     }
@@ -116,7 +121,7 @@ impl Stream {
         let ring = self.drain_ring(stage_in, mark);
         self.drain_taps(now);
         let sink = self.drain_sink(stage_in, mark, setup, now);
-        let tapped = self.taps.iter().any(|t| t.pending());
+        let tapped = self.taps.iter().any(|t| !t.gone && t.pending());
         if ring && sink && !tapped {
             mark.draining.store(0, SeqCst);
             if self.spooled(mark) > 0 {
@@ -143,7 +148,13 @@ impl Stream {
                 Some(Flow::Blocked)
             }
             // A terminal doesn't tell what it holds: the sink's room decides.
-            Err(Errno::EAGAIN) => Some(if writable(sink) { Flow::Idle } else { Flow::Blocked }),
+            Err(Errno::EAGAIN) if writable(sink) => Some(Flow::Idle),
+            Err(Errno::EAGAIN) => {
+                if self.blocked == 0 {
+                    self.blocked = now;
+                }
+                Some(Flow::Blocked)
+            }
             Err(_) => Some(Flow::Ended),
         }
     }
@@ -154,7 +165,7 @@ impl Stream {
             return;
         }
         let rings = [(self.ring_in, self.ring_out)];
-        let taps = self.taps.iter().map(|t| (t.stage_in, t.stage_out));
+        let taps = self.taps.iter().filter(|t| !t.gone).map(|t| (t.stage_in, t.stage_out));
         for (to_read, to_write) in rings.into_iter().chain(taps) {
             if let Some((to_read, to_write)) = fd(to_read).zip(fd(to_write)) {
                 if sys::queued(to_read) == 0 {
@@ -179,9 +190,9 @@ impl Stream {
             }
         }
         while sys::queued(from) > 0 {
-            if sys::splice_to_file(from, ring, &mark.ring, BATCH).is_err() {
+            if !sys::splice_to_file(from, ring, &mark.ring, BATCH).is_ok_and(|n| n > 0) {
                 // A full or broken disk must not hold the container up.
-                mark.dropped.fetch_add(discard(from) as u64, SeqCst);
+                mark.unlogged.fetch_add(discard(from) as u64, SeqCst);
             }
         }
         let after = sys::load(&mark.ring);
@@ -201,7 +212,7 @@ impl Stream {
     }
 
     fn drain_taps(&mut self, now: u64) {
-        for tap in &mut self.taps {
+        for tap in self.taps.iter_mut().filter(|t| !t.gone) {
             let Some((from, to)) = fd(tap.stage_in).zip(fd(tap.sink)) else { continue };
             while sys::queued(from) > 0 {
                 match sys::splice(from, to, BATCH) {
@@ -219,16 +230,12 @@ impl Stream {
                 }
             }
         }
-        let (gone, kept): (Vec<Tap>, Vec<Tap>) =
-            std::mem::take(&mut self.taps).into_iter().partition(|t| t.gone);
-        self.taps = kept;
-        gone.into_iter().for_each(Tap::close);
     }
 
     /// True when the stage is empty.
     fn drain_sink(&mut self, stage_in: Fd, mark: &StreamMark, setup: &Setup, now: u64) -> bool {
         let Some(sink) = fd(self.sink) else { return true };
-        self.unspool(sink, mark);
+        self.unspool(sink, mark, now);
         while self.spooled(mark) == 0 && sys::queued(stage_in) > 0 {
             match sys::splice(stage_in, sink, BATCH) {
                 Ok(n) if n > 0 => self.blocked = 0,
@@ -244,52 +251,49 @@ impl Stream {
                 }
             }
         }
-        let late = self.blocked != 0 && now.saturating_sub(self.blocked) >= PATIENCE_NS;
-        if sys::queued(stage_in) > 0 && (late || self.spooled(mark) > 0) {
+        if sys::queued(stage_in) > 0 && (self.late(now) || self.spooled(mark) > 0) {
             self.spill(stage_in, mark, setup, now);
         }
         sys::queued(stage_in) == 0
     }
 
-    /// The sink is full: the batch goes to disk, as far as the limit and the policy let it.
+    /// The sink is full: the batch goes to disk, as far as the limit, the disk and the policy let it.
     fn spill(&mut self, stage_in: Fd, mark: &StreamMark, setup: &Setup, now: u64) {
-        let Some(spool) = fd(self.spool) else { return };
-        let limit = setup.spool_limit as i64;
-        if self.spooled(mark) >= limit {
-            let waited = now.saturating_sub(self.blocked);
-            match setup.spool_policy.as_str() {
-                "drop-newest" => {
-                    mark.dropped.fetch_add(discard(stage_in) as u64, SeqCst);
-                    return;
-                }
-                "block" if setup.spool_deadline == 0 || waited < setup.spool_deadline => return,
-                // "drop-oldest", and "block" whose deadline is over.
-                _ => {
-                    let room = sys::queued(stage_in) as i64;
-                    mark.spool_read.fetch_add(room, SeqCst);
-                    mark.dropped.fetch_add(room as u64, SeqCst);
-                }
-            }
-        }
+        let limit = if self.spool == 0 { 0 } else { setup.spool_limit as i64 };
         while sys::queued(stage_in) > 0 {
-            if sys::splice_to_file(stage_in, spool, &mark.spool_write, BATCH).is_err() {
-                if setup.spool_policy == "block" && setup.spool_deadline == 0 {
-                    return;
-                }
-                mark.dropped.fetch_add(discard(stage_in) as u64, SeqCst);
+            let spool = fd(self.spool).filter(|_| self.spooled(mark) < limit);
+            if spool.is_some_and(|s| {
+                sys::splice_to_file(stage_in, s, &mark.spool_write, BATCH).is_ok_and(|n| n > 0)
+            }) {
+                continue;
+            }
+            let in_time = now.saturating_sub(self.blocked) < setup.spool_deadline;
+            match setup.spool_policy.as_str() {
+                "block" if setup.spool_deadline == 0 || in_time => return,
+                "drop-newest" => drop_newest(stage_in, mark),
+                // "drop-oldest", and "block" whose deadline is over.
+                _ => self.drop_oldest(stage_in, mark),
             }
         }
-        let read = sys::load(&mark.spool_read);
-        sys::forget_before(spool, read & !0xfff);
     }
 
-    /// Gives what was spooled to a sink that has room again.
-    fn unspool(&mut self, sink: Fd, mark: &StreamMark) {
+    /// Makes room for the batch, or gives it up where nothing older is kept.
+    fn drop_oldest(&self, stage_in: Fd, mark: &StreamMark) {
+        let room = self.spooled(mark).min(sys::queued(stage_in) as i64);
+        let Some(spool) = fd(self.spool).filter(|_| room > 0) else { return drop_newest(stage_in, mark) };
+        mark.dropped.fetch_add(room as u64, SeqCst);
+        mark.spool_read.fetch_add(room, SeqCst);
+        sys::forget_before(spool, sys::load(&mark.spool_read));
+    }
+
+    /// Gives what was spooled to a sink that has room again. A client that reads on, however slowly, loses nothing: the time
+    /// counts from its last byte.
+    fn unspool(&mut self, sink: Fd, mark: &StreamMark, now: u64) {
         let Some(spool) = fd(self.spool) else { return };
         while self.spooled(mark) > 0 {
             let len = (self.spooled(mark) as usize).min(BATCH);
             match sys::splice_from_file(spool, &mark.spool_read, sink, len) {
-                Ok(n) if n > 0 => {}
+                Ok(n) if n > 0 => self.blocked = now,
                 Err(Errno::EINTR) => {}
                 _ => return,
             }
@@ -305,6 +309,10 @@ impl Stream {
 fn writable(fd: Fd) -> bool {
     let mut fds = [libc::pollfd { fd: fd.0, events: libc::POLLOUT, revents: 0 }];
     sys::poll(&mut fds, 0).is_ok_and(|n| n > 0 && fds[0].revents & libc::POLLOUT != 0)
+}
+
+fn drop_newest(stage_in: Fd, mark: &StreamMark) {
+    mark.dropped.fetch_add(discard(stage_in) as u64, SeqCst);
 }
 
 fn discard(from: Fd) -> usize {

@@ -9,19 +9,24 @@ use crate::api::{MONITOR, TASK_V2, TASK_V3};
 use crate::error::{Error, Kind};
 use crate::machine::{self, Action, Event};
 use crate::pb::Message;
-use crate::state::{Asker, Conn, Root};
+use crate::state::{Asker, Conn, Root, Stream, Tap};
 use crate::stream::{fd, Flow};
 use crate::sys::map::{Map, CONNS};
 use crate::sys::{self, Fd};
 use crate::ttrpc::{self, REQUEST};
+use nix::errno::Errno;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// After so many deaths on one and the same request it is refused instead of tried again.
-const STRIKES: u32 = 5;
+const ATTEMPTS: u32 = 5;
 /// So long after the last work a worker makes itself small, ms.
 const IDLE_MS: i32 = 50;
 /// poll's word for no end.
 const FOREVER: i32 = -1;
+/// How often what waits for time alone is looked at, ms.
+const TICK_MS: i32 = 200;
+/// So long nothing is accepted when a connection could not be.
+const DEAF_NS: u64 = 100_000_000;
 
 pub struct Worker<'a> {
     map: &'a Map,
@@ -37,6 +42,9 @@ pub struct Worker<'a> {
     idle: bool,
     /// The mark given out last: it may not be in the state yet.
     last_mark: u32,
+    /// No connection is accepted before, ns: there were no descriptors left.
+    deaf_until: u64,
+    next_tick: u64,
 }
 
 /// What a descriptor in the poll set stands for.
@@ -61,6 +69,8 @@ enum Source {
 /// Works until the keeper dies; then the caller is the keeper. Ends the process when the monitor's work is over.
 pub fn run(map: &Map) {
     sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+    // A worker that is stopped while its keeper dies has nobody else to continue it.
+    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT as u64);
     let root = match Root::decode(&map.committed()) {
         Ok(root) => root,
         // Nothing can be done with a state that can't be read; the program that wrote it is not this one.
@@ -76,6 +86,8 @@ pub fn run(map: &Map) {
         over: false,
         idle: false,
         last_mark: 0,
+        deaf_until: 0,
+        next_tick: 0,
     };
     worker.recover();
     while !worker.over {
@@ -106,7 +118,10 @@ impl Worker<'_> {
             }
         }
         (self.fds, self.what) = (fds, what);
-        if ready == 0 {
+        // Time passes also while there is always something else to do.
+        let now = sys::now_ns();
+        if ready == 0 || (timeout >= 0 && now >= self.next_tick) {
+            self.next_tick = now + TICK_MS as u64 * 1_000_000;
             self.tick();
         }
         if ready == 0 && timeout == IDLE_MS {
@@ -134,7 +149,8 @@ impl Worker<'_> {
         self.add(header.keeper_fd.load(SeqCst), libc::POLLIN, Source::Keeper);
         self.add(header.child_fd.load(SeqCst), libc::POLLIN, Source::Child);
         self.add(header.poke_fd.load(SeqCst), libc::POLLIN, Source::Poke);
-        if self.root.conns.len() < CONNS - 1 {
+        let deaf = self.deaf_until > sys::now_ns();
+        if self.root.conns.len() < CONNS - 1 && !deaf {
             for (i, number) in self.root.listeners.clone().into_iter().enumerate() {
                 self.add(number as i32, libc::POLLIN, Source::Listener(i));
             }
@@ -154,10 +170,10 @@ impl Worker<'_> {
             self.add(if number > 0 { number } else { -1 }, libc::POLLIN, Source::Job(i));
         }
         let mut soon = self.watch_processes();
-        soon |= !self.root.state.closing.is_empty();
+        soon |= deaf || !self.root.state.closing.is_empty();
         match (soon, self.events_wait()) {
             (_, true) => 100,
-            (true, false) => 200,
+            (true, false) => TICK_MS,
             _ if self.idle => FOREVER,
             _ => IDLE_MS,
         }
@@ -246,18 +262,35 @@ impl Worker<'_> {
         let state = std::mem::take(&mut self.root.state);
         let (state, actions) = machine::step(state, event, sys::now_ns());
         self.root.state = state;
-        let mut effects = Vec::new();
+        let (mut effects, mut stale) = (Vec::new(), Vec::new());
         for action in actions {
             match action {
                 Action::Reply { asker, result } => self.answer(&asker, &result),
                 Action::Publish { topic, name, event } => self.enqueue(topic, name, event),
                 Action::Spawn { op } => {
                     if let Some(op) = self.root.state.ops.iter().find(|o| o.id == op) {
-                        self.map.header().ops[op.slot as usize].store(0, SeqCst);
-                        self.map.header().op_fds[op.slot as usize].store(0, SeqCst);
+                        let header = self.map.header();
+                        header.ops[op.slot as usize].store(0, SeqCst);
+                        stale.push(header.op_fds[op.slot as usize].swap(0, SeqCst));
                     }
                     effects.push(action);
                 }
+                // What only reads, or may well be done twice, comes before the commit that makes its answer true: if this head
+                // dies in between, the request is still there.
+                Action::Stats { asker, task } => {
+                    let answer = self.stats(&task);
+                    self.answer(&asker, &answer);
+                }
+                Action::Attach { asker, request } => {
+                    let answer = self.attach(&request);
+                    self.answer(&asker, &answer);
+                }
+                Action::Resize { task, exec, width, height } => self.resize(&task, &exec, width, height),
+                Action::CloseStdin { ref task, ref exec } => {
+                    self.mark_stdin_closing(task, exec);
+                    effects.push(action);
+                }
+                Action::Upgrade { asker } => self.root.upgrade = Some(asker),
                 other => effects.push(other),
             }
         }
@@ -265,10 +298,12 @@ impl Worker<'_> {
         // What a process that is no more had open, no state names any longer.
         let kept = self.root.fds();
         named.into_iter().filter(|n| !kept.contains(n)).for_each(|n| Fd(n).close());
+        stale.into_iter().filter(|n| *n > 0).for_each(|n| Fd(n).close());
         self.flush();
         for effect in effects {
             self.perform(effect);
         }
+        self.upgrade();
     }
 
     fn answer(&mut self, asker: &Asker, result: &crate::error::Result<Vec<u8>>) {
@@ -289,8 +324,17 @@ impl Worker<'_> {
     fn accept(&mut self, listener: usize) {
         let Some(number) = self.root.listeners.get(listener).copied() else { return };
         let flags = nix::sys::socket::SockFlag::SOCK_CLOEXEC | nix::sys::socket::SockFlag::SOCK_NONBLOCK;
-        if let Ok(raw) = nix::sys::socket::accept4(number as i32, flags) {
-            self.adopt_conn(Fd(raw));
+        match nix::sys::socket::accept4(number as i32, flags) {
+            Ok(raw) => {
+                if listener == 0 && self.root.listeners.len() > 1 {
+                    self.root.daemon = peer(Fd(raw)).unwrap_or(0);
+                    self.root.daemon_ticks = crate::job::start_ticks(self.root.daemon).unwrap_or(0);
+                }
+                self.adopt_conn(Fd(raw));
+            }
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
+            // No descriptors or memory just now: the caller waits in the socket's queue, and nothing spins meanwhile.
+            Err(_) => self.deaf_until = sys::now_ns() + DEAF_NS,
         }
     }
 
@@ -336,6 +380,7 @@ impl Worker<'_> {
     fn requests(&mut self, slot: u32) -> bool {
         loop {
             let Some(conn) = self.root.conns.iter_mut().find(|c| c.slot == slot) else { return true };
+            let this = conn.head << 8 | u64::from(slot);
             let (header, payload) = match conn.frame(self.map) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return true,
@@ -345,7 +390,7 @@ impl Worker<'_> {
                 continue;
             }
             let asker = Asker { conn: slot, stream: header.stream };
-            match self.understand(&payload) {
+            match self.understand(&payload, this) {
                 Ok((method, payload)) => self.event(Event::Request { asker, method, payload }),
                 Err(e) => {
                     self.answer(&asker, &Err(e));
@@ -353,12 +398,16 @@ impl Worker<'_> {
                     self.flush();
                 }
             }
-            self.map.header().strikes.store(0, SeqCst);
         }
     }
 
-    fn understand(&self, payload: &[u8]) -> crate::error::Result<(String, Vec<u8>)> {
-        if self.map.header().strikes.load(SeqCst) >= STRIKES {
+    /// `this` tells the request from all others: one that workers die on, again and again, is refused.
+    fn understand(&self, payload: &[u8], this: u64) -> crate::error::Result<(String, Vec<u8>)> {
+        let header = self.map.header();
+        if header.working.swap(this, SeqCst) != this {
+            header.attempts.store(0, SeqCst);
+        }
+        if header.attempts.fetch_add(1, SeqCst) >= ATTEMPTS {
             return Err(Error::system("the monitor crashed on this request"));
         }
         let request = ttrpc::Request::decode(payload)?;
@@ -384,43 +433,65 @@ impl Worker<'_> {
         }
         let marks = &self.map.header().streams;
         let mark = &marks[(stream.mark as usize).saturating_sub(1) % marks.len()];
-        let before = (stream.blocked, stream.eof, stream.taps.len());
+        let lost = || [mark.dropped.load(SeqCst), mark.unlogged.load(SeqCst)].map(|n| n > 0);
+        let before = lost();
         let flow = stream.pump(mark, setup, sys::now_ns());
-        let after = (stream.blocked, stream.eof, stream.taps.len());
+        let fresh = stream.mark != 0 && lost() != before;
+        let (gone, kept) = std::mem::take(&mut stream.taps).into_iter().partition(|t: &Tap| t.gone);
+        stream.taps = kept;
+        let gone: Vec<Tap> = gone;
+        if !gone.is_empty() {
+            // Not named any more, then closed: a number must never stand for two things.
+            self.commit();
+            gone.into_iter().for_each(Tap::close);
+        }
+        if fresh {
+            let task = &self.root.state.tasks[t];
+            let name = task.processes().nth(p).map_or("", |p| &p.id);
+            let text = format!(
+                "{} {name}: output is being dropped: its reader is too slow, or the log's disk is full",
+                task.id
+            );
+            self.log(&text);
+        }
         if flow == Flow::Ended {
             self.stream_ended(t, p, source);
-        } else if before.2 != after.2 {
-            self.commit();
+        } else if flow == Flow::Blocked {
+            self.stuck(t, p, source);
         }
     }
 
-    /// The time for things that wait for nothing but time.
-    fn tick(&mut self) {
-        let blocked: Vec<(usize, usize)> = self
-            .root
-            .state
-            .tasks
-            .iter()
-            .enumerate()
-            .flat_map(|(t, task)| (0..=task.execs.len()).map(move |p| (t, p)))
-            .collect();
-        for (t, p) in blocked {
+    /// Moves what there is in the streams that are wanted.
+    fn pump_streams(&mut self, wanted: impl Fn(&Stream) -> bool) {
+        let tasks = self.root.state.tasks.iter().enumerate();
+        let all: Vec<(usize, usize)> =
+            tasks.flat_map(|(t, task)| (0..=task.execs.len()).map(move |p| (t, p))).collect();
+        for (t, p) in all {
             for source in [Source::Out(t, p), Source::Err(t, p)] {
                 let Some(process) = self.root.state.tasks.get(t).and_then(|t| t.processes().nth(p)) else {
                     continue;
                 };
                 let stream = if matches!(source, Source::Out(..)) { &process.out } else { &process.err };
-                let stuck =
-                    |s: &crate::state::Stream| s.blocked != 0 || s.taps.iter().any(|t| t.blocked != 0);
-                if let Some(number) = stream.as_ref().filter(|s| stuck(s)).and_then(|s| fd(s.source)) {
+                if let Some(number) = stream.as_ref().filter(|s| wanted(s)).and_then(|s| fd(s.source)) {
                     self.pump(t, p, source, number);
                 }
             }
         }
+    }
+
+    /// The time for things that wait for nothing but time.
+    fn tick(&mut self) {
+        self.pump_streams(|s| s.blocked != 0 || s.taps.iter().any(|t| t.blocked != 0));
         if !self.root.state.closing.is_empty() {
             self.event(Event::Tick);
         }
     }
+}
+
+/// The process at the other end.
+fn peer(conn: Fd) -> Option<u32> {
+    let cred = nix::sys::socket::getsockopt(&conn, nix::sys::socket::sockopt::PeerCredentials).ok()?;
+    Some(cred.pid() as u32)
 }
 
 fn conn_events(conn: &Conn, map: &Map) -> i16 {

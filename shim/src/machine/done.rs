@@ -87,6 +87,7 @@ impl Step {
         self.actions.push(Action::CloseStdio { task: op.task.clone(), exec: String::new() });
         self.actions.push(Action::Forget { task: op.task.clone() });
         self.state.tasks.retain(|t| t.id != op.task);
+        self.forget_waiters(&op.task, "");
         self.reply(op.asker, Err(e));
     }
 

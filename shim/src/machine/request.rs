@@ -14,6 +14,11 @@ impl Step {
             self.state.queue.push(Queued { asker, method: method.into(), payload, task: target.id });
             return;
         }
+        // Deleted but for the rest of its output: nothing begins any more.
+        let going = self.state.closing.iter().any(|c| c.task == target.id && c.exec.is_empty());
+        if EXCLUSIVE.contains(&method) && method != "Delete" && going {
+            return self.reply(asker, Err(not_found(&target.id, "")));
+        }
         match self.method(&asker, method, &payload, target) {
             Ok(Some(answer)) => self.reply(asker, Ok(answer)),
             // The answer comes later.

@@ -1,4 +1,7 @@
-//! Orders of events that callers rely on.
+//! Orders of events that callers rely on; every event in every state; and random interleavings of all of them.
+
+mod random;
+mod table;
 
 use super::*;
 

@@ -10,7 +10,12 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Se
 
 /// "HYDRAMAP"; the number after it changes whenever the layout does.
 const MAGIC: u64 = 0x5041_4d41_5244_5948;
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// Values of `Header::upgrade`: the worker asks its keeper, the new program has started; or an errno above `UPGRADE_FAILED`.
+pub const UPGRADE_WANTED: u32 = 1;
+pub const UPGRADED: u32 = 2;
+pub const UPGRADE_FAILED: u32 = 1000;
 
 pub const CONNS: usize = 24;
 pub const OPS: usize = 64;
@@ -19,6 +24,8 @@ pub const EXITS: usize = 512;
 /// One direction of one connection: a whole frame of the largest allowed size fits.
 pub const LANE: usize = (4 << 20) + (64 << 10);
 const STATE: usize = 4 << 20;
+/// Of a state's place so much has its pages from the start.
+const RESERVE: usize = 16 << 10;
 
 const HEADER: usize = 64 << 10;
 const LANES: usize = HEADER + 2 * STATE;
@@ -63,8 +70,10 @@ pub struct StreamMark {
     /// The spool file holds what lies between.
     pub spool_read: AtomicI64,
     pub spool_write: AtomicI64,
-    /// Bytes dropped by the policy.
+    /// Bytes that a client never gets, by the policy.
     pub dropped: AtomicU64,
+    /// Bytes that the ring lacks: its disk was full.
+    pub unlogged: AtomicU64,
 }
 
 #[repr(C)]
@@ -77,13 +86,15 @@ pub struct Header {
     pub worker: AtomicI32,
     /// How many heads have grown.
     pub heads: AtomicU32,
-    /// How often a worker died on the request it is working on.
-    pub strikes: AtomicU32,
-    /// Set by a head that wants the other to exec the installed program.
+    /// How often the request in `working` was begun.
+    pub attempts: AtomicU32,
+    /// 0, or how far the execution of the installed program got (`UPGRADE_*`).
     pub upgrade: AtomicU32,
     exits_tail: AtomicU32,
     pub exits_head: AtomicU32,
     pad: u32,
+    /// The request that was begun last: its offset in its lane, and the lane.
+    pub working: AtomicU64,
     /// Pids of the runtime's processes and other jobs, written by the kernel as it makes them.
     pub ops: [AtomicI32; OPS],
     /// And their pidfds.
@@ -126,6 +137,12 @@ impl Map {
     pub fn open(fd: Fd, fresh: bool) -> Result<Map> {
         if fresh {
             nix::unistd::ftruncate(fd, SIZE as i64).context(|| "sizing the monitor's state file")?;
+            // What every head writes must have its pages: a full file system would end both of them at once.
+            for at in [0, HEADER, HEADER + STATE] {
+                let length = if at == 0 { HEADER } else { RESERVE };
+                nix::fcntl::fallocate(fd, nix::fcntl::FallocateFlags::empty(), at as i64, length as i64)
+                    .context(|| "making room for the monitor's state")?;
+            }
         } else if nix::sys::stat::fstat(fd).context(|| "looking at the monitor's state file")?.st_size
             != SIZE as i64
         {

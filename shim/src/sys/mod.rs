@@ -126,6 +126,25 @@ pub fn reap(pid: i32) {
     let _ = wait(libc::P_PID, pid as u32, libc::WEXITED | libc::WSTOPPED | libc::WNOHANG);
 }
 
+/// Has this child ended, and waits to be reaped?
+pub fn is_zombie(pid: i32) -> bool {
+    let flags = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
+    matches!(wait(libc::P_PID, pid as u32, flags), Ok(Some(_)))
+}
+
+/// Ends a child and waits until it is gone.
+pub fn end_child(pid: i32) {
+    // SAFETY: plain numbers.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    let _ = wait(libc::P_PID, pid as u32, libc::WEXITED);
+}
+
+/// Stops this process until somebody continues it.
+pub fn stop_self() {
+    // SAFETY: plain numbers.
+    unsafe { libc::raise(libc::SIGSTOP) };
+}
+
 pub fn pidfd_open(pid: i32) -> Result<Fd> {
     // SAFETY: no pointers; pidfds are close-on-exec by themselves.
     Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }).map(|fd| Fd(fd as i32))
@@ -334,10 +353,14 @@ pub fn load(value: &AtomicI64) -> i64 {
     value.load(Ordering::SeqCst)
 }
 
-/// Punches a hole: gives the file's blocks up to `end` back.
+/// Punches a hole: gives the file's whole pages up to `end` back. The page that `end` lies in stays as it is: a pipe may hold it
+/// (splice passes pages, not bytes), and part of a hole would be made by writing zeroes into it.
 pub fn forget_before(fd: Fd, end: i64) {
-    // SAFETY: plain numbers.
-    unsafe { libc::fallocate(fd.0, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, 0, end) };
+    let end = end & !0xfff;
+    if end > 0 {
+        // SAFETY: plain numbers.
+        unsafe { libc::fallocate(fd.0, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, 0, end) };
+    }
 }
 
 /// Raw number of anything that lends its descriptor.

@@ -5,6 +5,7 @@ use crate::error::{Error, Kind};
 use crate::machine::{Action, Event};
 use crate::state::{Asker, Job, Op};
 use crate::stream::{close, fd, number};
+use crate::sys::map::{UPGRADED, UPGRADE_FAILED, UPGRADE_WANTED};
 use crate::sys::{self, Change, Fd, Side};
 use crate::{job, memory, record};
 use std::sync::atomic::Ordering::SeqCst;
@@ -12,31 +13,31 @@ use std::sync::atomic::Ordering::SeqCst;
 impl Worker<'_> {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::OpenStdio { task, exec } => self.open_stdio(&task, &exec),
+            // Part of the job that needs it, and of that job's failure.
+            Action::OpenStdio { .. } => {}
             Action::CloseStdio { task, exec } => self.close_stdio(&task, &exec),
             Action::Spawn { op } => self.spawn(op),
             Action::Record { task, exec } => self.record(&task, &exec),
-            Action::Stats { asker, task } => self.stats(&asker, &task),
-            Action::Resize { task, exec, width, height } => {
-                let console = self.root.state.process(&task, &exec).and_then(|p| fd(p.console));
-                if let Some(console) = console {
-                    let _ = sys::set_window(console, width as u16, height as u16);
-                } else if let Some(p) = self.root.state.process_mut(&task, &exec) {
-                    // The terminal comes later and gets its size then.
-                    p.size = width << 16 | (height & 0xffff);
-                    self.commit();
-                }
-            }
             Action::CloseStdin { task, exec } => self.close_stdin(&task, &exec),
-            Action::Attach { asker, request } => {
-                let answer = self.attach(&request);
-                self.reply(&asker, &answer);
-            }
             Action::Watch { task, exec } => self.watch_process(&task, &exec),
             Action::Forget { task } => self.forget(&task),
-            Action::Upgrade { asker } => self.upgrade(&asker),
             Action::End => self.over = true,
-            Action::Reply { .. } | Action::Publish { .. } => {}
+            // Done within the commit.
+            Action::Reply { .. }
+            | Action::Publish { .. }
+            | Action::Stats { .. }
+            | Action::Resize { .. }
+            | Action::Attach { .. }
+            | Action::Upgrade { .. } => {}
+        }
+    }
+
+    pub(super) fn resize(&mut self, task: &str, exec: &str, width: u32, height: u32) {
+        let Some(p) = self.root.state.process_mut(task, exec) else { return };
+        match fd(p.console) {
+            Some(console) => drop(sys::set_window(console, width as u16, height as u16)),
+            // The terminal comes later and gets its size then.
+            None => p.size = width << 16 | (height & 0xffff),
         }
     }
 
@@ -55,7 +56,10 @@ impl Worker<'_> {
             return;
         }
         if matches!(op.job, Job::Create | Job::Exec | Job::Restore) {
-            self.open_stdio(&op.task, &op.exec);
+            if let Err(e) = self.open_stdio(&op.task, &op.exec) {
+                // Better none than one whose output goes nowhere.
+                return self.event(Event::Done { op: id, result: Err(e) });
+            }
         }
         match sys::fork_child(pid, pidfd) {
             Ok(Side::Child) => {
@@ -161,7 +165,12 @@ impl Worker<'_> {
         if revents & libc::POLLHUP == 0 {
             let parent = job::stat_field(pid as u32, 4)? as i32;
             let heads = [std::process::id() as i32, self.map.header().keeper.load(SeqCst)];
-            return if heads.contains(&parent) { None } else { job::zombie_exit(pid as u32) };
+            if heads.contains(&parent) {
+                // Should somebody have stopped the keeper: it has work to do.
+                sys::continue_process(heads[1]);
+                return None;
+            }
+            return job::zombie_exit(pid as u32);
         }
         let unknown = Change { pid: 0, stopped: false, code: 255, core: false };
         Some(sys::pidfd_exit(pidfd).unwrap_or(unknown))
@@ -223,20 +232,23 @@ impl Worker<'_> {
         if exec.is_empty() {
             self.look_for_oom(task);
         }
+        self.write_record(task, exec);
+        self.event(Event::Recorded { task: task.into(), exec: exec.into() });
+    }
+
+    pub(super) fn write_record(&mut self, task: &str, exec: &str) {
         let Some(t) = self.root.state.task(task) else { return };
         let Some(p) = t.process(exec) else { return };
         if let Err(e) = record::write(&self.root.setup, t, p) {
             self.log(&format!("the exit record of {task} {exec} could not be written: {e}"));
         }
-        self.event(Event::Recorded { task: task.into(), exec: exec.into() });
     }
 
-    fn stats(&mut self, asker: &Asker, task: &str) {
-        let answer = match self.root.state.task(task) {
+    pub(super) fn stats(&self, task: &str) -> crate::error::Result<Vec<u8>> {
+        match self.root.state.task(task) {
             Some(t) if !t.cgroup.is_empty() && !t.init.exited() => memory::stats(t),
             _ => Err(Error::new(Kind::NotFound, format!("cgroup of container {task} does not exist"))),
-        };
-        self.reply(asker, &answer);
+        }
     }
 
     fn forget(&mut self, task: &str) {
@@ -252,20 +264,49 @@ impl Worker<'_> {
         ends.iter_mut().for_each(close);
     }
 
-    /// Steps aside for the installed program, if that can read this monitor's state.
-    fn upgrade(&mut self, asker: &Asker) {
+    /// Has the keeper execute the installed program, if that can read this monitor's state. This head lies still meanwhile:
+    /// the new keeper ends it, or, should the program not come to life, its keeper's death or failure wakes it.
+    pub(super) fn upgrade(&mut self) {
+        let Some(asker) = self.root.upgrade.clone() else { return };
+        let wanted = &self.map.header().upgrade;
         let exe = self.root.setup.exe.clone();
-        let said = std::process::Command::new(&exe).arg("layout").output();
-        let layout = said.ok().and_then(|o| String::from_utf8(o.stdout).ok()?.trim().parse::<u32>().ok());
-        if layout != Some(sys::map::VERSION) {
-            let has = layout.map_or("none that it tells".into(), |n| n.to_string());
-            let text = format!(
-                "{exe} has state layout {has}, this monitor {}: it stays as it is",
-                sys::map::VERSION
-            );
-            return self.reply(asker, &Err(Error::new(Kind::Unsupported, text)));
+        let mut said = Ok(Vec::new());
+        if wanted.load(SeqCst) != UPGRADED {
+            said = readable(&exe).map(|()| Vec::new());
+            wanted.store(u32::from(said.is_ok()), SeqCst);
+            while wanted.load(SeqCst) == UPGRADE_WANTED {
+                if self.keeper_is_dead() {
+                    wanted.store(UPGRADE_FAILED + libc::ECHILD as u32, SeqCst);
+                } else {
+                    sys::stop_self();
+                }
+            }
+            if let errno @ UPGRADE_FAILED.. = wanted.load(SeqCst) {
+                let text = nix::errno::Errno::from_raw((errno - UPGRADE_FAILED) as i32).desc();
+                said = Err(Error::system(format!("executing {exe}: {text}: the monitor stays as it is")));
+            }
         }
-        self.reply(asker, &Ok(Vec::new()));
-        sys::exit_now(crate::heads::UPGRADE);
+        self.root.upgrade = None;
+        self.reply(&asker, &said);
+        self.map.header().upgrade.store(0, SeqCst);
     }
+
+    fn keeper_is_dead(&self) -> bool {
+        let keeper = self.map.header().keeper_fd.load(SeqCst);
+        let mut fds = [libc::pollfd { fd: keeper, events: libc::POLLIN, revents: 0 }];
+        sys::poll(&mut fds, 0).is_ok_and(|n| n > 0)
+    }
+}
+
+/// Does the program read the state that this one writes?
+fn readable(exe: &str) -> crate::error::Result<()> {
+    let said = std::process::Command::new(exe).arg("layout").output();
+    let layout = said.ok().and_then(|o| String::from_utf8(o.stdout).ok()?.trim().parse::<u32>().ok());
+    if layout == Some(sys::map::VERSION) {
+        return Ok(());
+    }
+    let has = layout.map_or("none that it tells".into(), |n| n.to_string());
+    let ours = sys::map::VERSION;
+    let text = format!("{exe} has state layout {has}, this monitor {ours}: it stays as it is");
+    Err(Error::new(Kind::Unsupported, text))
 }

@@ -55,6 +55,11 @@ impl Worker<'_> {
         for action in machine::resume(&self.root.state) {
             self.perform(action);
         }
+        self.upgrade();
+        // An acknowledgement may have been received and not yet looked at; no other will come.
+        self.hear_publisher();
+        // A batch that the last worker had begun to hand out waits for no descriptor.
+        self.pump_streams(|_| true);
         // Requests that were received whole and not yet looked at.
         let slots: Vec<(Fd, usize)> = self.root.conns.iter().enumerate().map(|(i, c)| (c.fd(), i)).collect();
         for (number, index) in slots {
@@ -64,7 +69,7 @@ impl Worker<'_> {
 
     /// A descriptor that was made and not yet written down when the last worker died: a connection is taken over, a
     /// terminal given to who waits for it, all else is closed and made again.
-    fn sort_out_descriptors(&mut self) {
+    pub(super) fn sort_out_descriptors(&mut self) {
         let header = self.map.header();
         let mut known = self.root.fds();
         known.extend([0, 1, 2, self.map.fd.0]);

@@ -45,6 +45,11 @@ pub(super) fn fifo(setup: &Setup, task: &str, exec: &str, stream: u8) -> PathBuf
     Path::new(&setup.directory).join(format!("{}.{stream}", place::name(setup, task, exec)))
 }
 
+/// Where an exec's output waits for its client, without the file's kind.
+fn spool(setup: &Setup, task: &str, exec: &str, stream: u8) -> String {
+    format!("{}/{task}.{}.{stream}", setup.disk, place::name(setup, task, exec))
+}
+
 fn make_fifo(path: &Path, options: &crate::api::RuncOptions) -> Result<()> {
     match nix::unistd::mkfifo(path, Mode::from_bits_truncate(0o600)) {
         Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
@@ -76,22 +81,25 @@ fn target(address: &str) -> Target {
 
 impl Worker<'_> {
     /// Makes what is not yet there; safe to repeat.
-    pub(super) fn open_stdio(&mut self, task: &str, exec: &str) {
-        let Some(t) = self.root.state.task(task).cloned() else { return };
-        let Some(p) = t.process(exec).cloned() else { return };
+    pub(super) fn open_stdio(&mut self, task: &str, exec: &str) -> Result<()> {
+        let Some(t) = self.root.state.task(task).cloned() else { return Ok(()) };
+        let Some(p) = t.process(exec).cloned() else { return Ok(()) };
         if p.child_out != 0 || p.out.is_some() || p.console_listener != 0 || p.console != 0 {
-            return;
+            return Ok(());
         }
         let mut fresh = p.clone();
         let result =
             if p.terminal { self.open_terminal(&t, &mut fresh) } else { self.open_pipes(&t, &mut fresh) };
-        if let Err(e) = result {
-            self.log(&format!("stdio of {task} {exec}: {e}"));
-        }
-        if let Some(p) = self.root.state.process_mut(task, exec) {
-            *p = fresh;
+        if result.is_ok() {
+            if let Some(p) = self.root.state.process_mut(task, exec) {
+                *p = fresh;
+            }
+        } else {
+            // What was opened on the way, nobody knows.
+            self.sort_out_descriptors();
         }
         self.commit();
+        result
     }
 
     fn open_pipes(&mut self, task: &Task, p: &mut Process) -> Result<()> {
@@ -171,11 +179,39 @@ impl Worker<'_> {
         self.stage(stream)?;
         if stream.sink != 0 {
             (stream.ring_in, stream.ring_out) = pipe()?;
-            if self.root.setup.spool_limit > 0 {
-                stream.spool = number(open(Path::new(&format!("{}.spool", stream.path)), flags)?);
-            }
+            self.add_spool(stream)?;
         }
         Ok(())
+    }
+
+    fn add_spool(&mut self, stream: &mut Stream) -> Result<()> {
+        if self.root.setup.spool_limit > 0 {
+            let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC;
+            stream.spool = number(open(Path::new(&format!("{}.spool", stream.path)), flags)?);
+        }
+        Ok(())
+    }
+
+    /// Nobody takes what the stream has. One that goes straight to its client gets a stage and a spool, once that lasts.
+    pub(super) fn stuck(&mut self, t: usize, p: usize, source: Source) {
+        let Some(task) = self.root.state.tasks.get(t).cloned() else { return };
+        let Some(process) = task.processes().nth(p) else { return };
+        let slot = if matches!(source, Source::Out(..)) { &process.out } else { &process.err };
+        let Some(mut stream) = slot.clone().filter(|s| s.stage_in == 0 && s.late(sys::now_ns())) else {
+            return;
+        };
+        let n = if matches!(source, Source::Out(..)) { 1 } else { 2 };
+        stream.path = spool(&self.root.setup, &task.id, &process.id, n);
+        let made = self.stage(&mut stream).and_then(|()| self.add_spool(&mut stream));
+        if let Err(e) = made {
+            // No place to keep it: what nobody takes before the deadline is dropped from the stage.
+            self.log(&format!("spool of {} {}: {e}", task.id, process.id));
+        }
+        if let Some(p) = self.root.state.tasks[t].processes_mut().nth(p) {
+            let slot = if n == 1 { &mut p.out } else { &mut p.err };
+            *slot = Some(stream);
+        }
+        self.commit();
     }
 
     /// Lets a stream have more than one listener.
@@ -202,6 +238,7 @@ impl Worker<'_> {
             offset.store(0, SeqCst);
         }
         mark.dropped.store(0, SeqCst);
+        mark.unlogged.store(0, SeqCst);
         (stream.stage_in, stream.stage_out) = pipe()?;
         Ok(())
     }
@@ -376,13 +413,16 @@ impl Worker<'_> {
         close(&mut close_pipe);
     }
 
-    pub(super) fn close_stdin(&mut self, task: &str, exec: &str) {
-        let Some(t) = self.root.state.tasks.iter().position(|t| t.id == task) else { return };
-        let Some(p) = self.root.state.tasks[t].processes().position(|p| p.id == exec) else { return };
+    pub(super) fn mark_stdin_closing(&mut self, task: &str, exec: &str) {
         if let Some(process) = self.root.state.process_mut(task, exec) {
             process.inputs.iter_mut().filter(|i| !i.client).for_each(|i| i.closing = true);
         }
-        self.commit();
+    }
+
+    /// Hands over what is left of the input of a stdin that is closing, then closes it.
+    pub(super) fn close_stdin(&mut self, task: &str, exec: &str) {
+        let Some(t) = self.root.state.tasks.iter().position(|t| t.id == task) else { return };
+        let Some(p) = self.root.state.tasks[t].processes().position(|p| p.id == exec) else { return };
         let owner =
             self.root.state.tasks[t].processes().nth(p).and_then(|p| p.inputs.iter().find(|i| i.closing));
         if let Some(owner) = owner.and_then(|i| fd(i.source)) {
@@ -397,6 +437,11 @@ impl Worker<'_> {
         let Some(process) = task.processes_mut().nth(p) else { return };
         let slot = if matches!(source, Source::Out(..)) { &mut process.out } else { &mut process.err };
         let Some(mut stream) = slot.take() else { return };
+        if let Some(mark) = self.map.header().streams.get((stream.mark as usize).wrapping_sub(1)) {
+            process.dropped += mark.dropped.load(SeqCst);
+            process.unlogged += mark.unlogged.load(SeqCst);
+        }
+        let told_late = process.recorded && process.dropped + process.unlogged > 0;
         if process.console != 0 {
             // The terminal's master is closed with the process, not with its stream.
             stream.source = 0;
@@ -405,6 +450,9 @@ impl Worker<'_> {
         let exec = process.id.clone();
         self.commit();
         stream.close();
+        if told_late {
+            self.write_record(&id, &exec);
+        }
         if ended {
             self.event(Event::Drained { task: id, exec });
         }
@@ -444,6 +492,7 @@ impl Worker<'_> {
         let mut names: Vec<PathBuf> = (0..3).map(|n| fifo(setup, task, exec, n)).collect();
         names.push(place::console_socket(setup, task, exec));
         if !exec.is_empty() {
+            names.extend((1..3).map(|n| PathBuf::from(spool(setup, task, exec, n) + ".spool")));
             names.push(crate::record::path(setup, task, exec));
         }
         for name in names {
