@@ -9,6 +9,7 @@ SHELL       := /bin/bash
 PREFIX  ?= /usr/local
 DESTDIR ?=
 TIME    ?= 60
+SEED    ?= 1
 
 TARGET  := target/x86_64-unknown-linux-gnu/release
 BIN     := target/release
@@ -67,6 +68,11 @@ figures: build ## the papers' figures with today's programs, to docs/figures: up
 bench-net: setup ## network limits beside TBF, HTB, nft and clsact, with plots; QUICK=1 for a short run (root)
 	@$(IN)/setup net
 	@$(IN)/bench-net
+
+.PHONY: storm
+storm: build ## TIME=60 SEED=1: random faults put to monitors for so many seconds, with a ledger and a verdict (root)
+	@$(IN)/setup engine
+	@RUNTIME=$(CURDIR)/$(BIN)/runtime TIME=$(TIME) SEED=$(SEED) $$($(IN)/suite-path faults) storm::storm --nocapture
 
 .PHONY: test-guest
 test-guest: build ## the lanes of the emulated machines alone; FULL=1 for all of the suite there (root)

@@ -12,8 +12,11 @@ pub mod engine;
 pub mod grpc;
 pub mod host;
 pub mod janitor;
+pub mod monitor;
 pub mod stepper;
+pub mod trace;
 pub mod ttrpc;
+pub mod wire;
 
 pub use bundle::Bundle;
 pub use command::{Out, Run};

@@ -1,0 +1,229 @@
+//! Each process of a monitor is killed at every system call it makes, in turn, with calls under way, output passing and a
+//! terminal open. Nobody may notice.
+
+use crate::{full, missing, with_ledger};
+use integration::monitor::{fifo, invocations, open_fifo, signal, target, Monitor, Reader, Task};
+use integration::trace::hunt;
+use integration::wire::{Client, Msg};
+use integration::{eventually, skip};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+/// A monitor with a container that writes a megabyte a second and one on a terminal, for as long as the test takes.
+struct Bench {
+    monitor: Monitor,
+    client: Client,
+    writer: Task,
+    output: Reader,
+    waiting: u32,
+    keys: File,
+    screen: File,
+    /// What the terminal has shown and nobody has looked at.
+    shown: String,
+}
+
+impl Bench {
+    fn new(name: &str) -> Bench {
+        let monitor = Monitor::start(name);
+        let client = monitor.client();
+        let mut writer = monitor.task(&monitor.id, &["ledger", "0", "1000000", "0"]);
+        with_ledger(&writer.bundle.rootfs());
+        writer.stdout = Some(fifo("writer"));
+        let output = Reader::new(writer.stdout.as_ref().expect("fifo"));
+        client.ok("Create", writer.create());
+        client.ok("Start", target(&writer.id, ""));
+        let waiting = client.begin("Wait", target(&writer.id, ""));
+
+        let mut shell = monitor.task(&format!("{}-tty", monitor.id), &["sh", "-c", "stty -echo; cat"]);
+        shell.bundle.config["process"]["terminal"] = true.into();
+        shell.terminal = true;
+        (shell.stdin, shell.stdout) = (Some(fifo("keys")), Some(fifo("screen")));
+        let screen = open_fifo(shell.stdout.as_ref().expect("fifo"));
+        client.ok("Create", shell.create());
+        client.ok("Start", target(&shell.id, ""));
+        let keys = OpenOptions::new().write(true).open(shell.stdin.as_ref().expect("fifo")).expect("keys");
+        let mut bench =
+            Bench { monitor, client, writer, output, waiting, keys, screen, shown: String::new() };
+        bench.converse("first");
+        bench
+    }
+
+    /// Types a line and waits for it to come back, once.
+    fn converse(&mut self, line: &str) {
+        writeln!(self.keys, "{line}").expect("typing");
+        let screen = &mut self.screen;
+        let shown = &mut self.shown;
+        eventually(&format!("the terminal shows {line}"), || {
+            let mut buffer = [0; 4096];
+            if let Ok(n) = screen.read(&mut buffer) {
+                shown.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            }
+            shown.contains(&format!("{line}\r\n"))
+        });
+        // Before its echo was off, the first line may have been shown twice.
+        let times = shown.matches(&format!("{line}\r\n")).count();
+        assert!(times == 1 || line == "first", "the terminal shows {line} {times} times: {shown:?}");
+        shown.clear();
+    }
+
+    /// One round of calls, all of which the monitor has to answer as if nothing happened. `between` happens while an exec and
+    /// a container run that end soon after.
+    fn round(&mut self, n: usize, between: impl FnOnce(&Monitor)) {
+        let exec = format!("e{n}");
+        let spoken: PathBuf = fifo("exec");
+        let mut heard = open_fifo(&spoken);
+        let gate = self.writer.bundle.rootfs().join(format!("go{n}"));
+        let command = format!(
+            "echo {n} >>/executed; while ! [ -e /go{n} ]; do sleep 0.01; done; echo spoken {n}; exit 7"
+        );
+        let request = self.writer.exec(&exec, &["sh", "-c", &command], Some(&spoken));
+        let other = self.monitor.task(&format!("{}-c{n}", self.monitor.id), &["sh", "-c", "read x; exit 5"]);
+        let other = Task { stdin: Some(fifo("stdin")), ..other };
+        let c = &self.client;
+
+        let added = c.begin("Exec", request);
+        let created = c.begin("Create", other.create());
+        let state = c.begin("State", target(&self.writer.id, ""));
+        c.answer(added).expect("Exec");
+        let started = c.begin("Start", target(&self.writer.id, &exec));
+        let ended = c.begin("Wait", target(&self.writer.id, &exec));
+        let stats = c.begin("Stats", target(&self.writer.id, ""));
+        let size = Msg::new().text(1, &format!("{}-tty", self.monitor.id)).int(3, 80).int(4, 25);
+        let resized = c.begin("ResizePty", size);
+        assert_eq!(c.answer(state).expect("State").int(4), 2, "the writer runs");
+        assert!(c.answer(started).expect("Start of the exec").int(1) > 0);
+        assert!(c.answer(created).expect("Create").int(1) > 0);
+        let gone = c.begin("Wait", target(&other.id, ""));
+        c.ok("Start", target(&other.id, ""));
+        between(&self.monitor);
+        std::fs::write(&gate, "").expect("gate");
+        c.ok("CloseIO", Msg::new().text(1, &other.id).int(3, 1));
+        assert_eq!(c.answer(ended).expect("Wait for the exec").int(1), 7);
+        assert_eq!(c.answer(gone).expect("Wait").int(1), 5);
+        c.answer(stats).expect("Stats");
+        c.answer(resized).expect("ResizePty");
+        assert_eq!(c.ok("Delete", target(&self.writer.id, &exec)).int(2), 7);
+        assert_eq!(c.ok("Delete", target(&other.id, "")).int(2), 5);
+        self.converse(&format!("line {n}"));
+        let said = hear(&mut heard);
+        assert_eq!(said, format!("spoken {n}\n"));
+        self.check_events(&exec, &other.id);
+        for verb in ["create", "start", "delete"] {
+            assert_eq!(invocations(verb, &other.id), 1, "{verb} of {}", other.id);
+        }
+        let executed = std::fs::read_to_string(self.writer.bundle.rootfs().join("executed")).unwrap();
+        assert_eq!(executed.lines().filter(|l| *l == n.to_string()).count(), 1, "the exec ran once");
+        for path in [&spoken, &gate, other.stdin.as_ref().expect("fifo")] {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn check_events(&self, exec: &str, other: &str) {
+        let wanted = ["/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"];
+        self.told(&self.writer.id, exec, &wanted);
+        let wanted = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"];
+        self.told(other, "", &wanted);
+    }
+
+    #[track_caller]
+    fn told(&self, container: &str, exec: &str, wanted: &[&str]) {
+        let start = std::time::Instant::now();
+        let mut found = self.monitor.events.topics(container, exec);
+        while found.len() < wanted.len() && start.elapsed() < integration::host::patience() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            found = self.monitor.events.topics(container, exec);
+        }
+        assert_eq!(found, wanted, "events of {container} {exec}");
+    }
+
+    fn check(&self) {
+        assert!(self.client.connected(), "the connection broke");
+        assert_eq!(self.client.answered_twice(), Vec::<u32>::new());
+        assert!(!self.client.answered(self.waiting), "the writer's end was told");
+        let seen = self.output.seen();
+        assert_eq!(seen.wrong, None);
+    }
+
+    /// The writer's end is exact, too.
+    fn end(self) {
+        self.check();
+        let before = self.output.seen().lines;
+        eventually("output goes on", || self.output.seen().lines > before);
+        self.client.ok("Kill", signal(&self.writer.id, 9));
+        assert_eq!(self.client.answer(self.waiting).expect("Wait").int(1), 137);
+        self.client.ok("Delete", target(&self.writer.id, ""));
+        let seen = self.output.whole();
+        assert_eq!(seen.wrong, None);
+    }
+}
+
+/// The first output of a process.
+fn hear(from: &mut File) -> String {
+    let mut said = String::new();
+    eventually("output", || {
+        let mut buffer = [0; 256];
+        if let Ok(n) = from.read(&mut buffer) {
+            said.push_str(&String::from_utf8_lossy(&buffer[..n]));
+        }
+        !said.is_empty()
+    });
+    said
+}
+
+/// Kills one head (0 keeper, 1 worker) at each stop of a round, or at every so many. The keeper has something to do only for
+/// processes that lost the worker that made them: it gets some first.
+fn killed_at_every_call(name: &str, head: usize) {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let mut bench = Bench::new(name);
+    let dir = bench.monitor.dir.clone();
+    let mut number = 0;
+    let mut hunted = |bench: &mut Bench, at: usize| {
+        number += 1;
+        let mut chase = (head == 1).then(|| hunt(&dir, head, at));
+        bench.round(number, |monitor| {
+            if head == 0 {
+                let worker = monitor.heads()[1];
+                let _ = kill(Pid::from_raw(worker), Signal::SIGKILL);
+                let fresh = || monitor.heads()[1] != worker && integration::monitor::whole(&monitor.dir);
+                eventually("a new worker", fresh);
+                chase = Some(hunt(&dir, head, at));
+            }
+        });
+        bench.check();
+        chase.map_or((0, None), |c| c.end())
+    };
+    // How many stops a round has differs with the output that passes meanwhile.
+    let seen: Vec<usize> = (0..3).map(|_| hunted(&mut bench, usize::MAX).0).collect();
+    let stops = if full() { seen.iter().max() } else { seen.iter().min() }.copied().unwrap_or(0);
+    let rounds = if full() { stops } else { stops.min(40) };
+    let mut heals = Vec::new();
+    for i in 0..rounds {
+        let death = hunted(&mut bench, i * stops / rounds).1;
+        if let Some(death) = death {
+            heals.push(death.healed);
+        }
+    }
+    heals.sort_by(f64::total_cmp);
+    let at = |part: f64| heals.get(((heals.len() as f64 - 1.0) * part) as usize).copied().unwrap_or_default();
+    println!(
+        "{name}: {stops} stops a round, killed at {} of them; both heads there again after {:.1} ms (median), {:.1} ms (99 of 100), {:.1} ms (longest)",
+        heals.len(), at(0.5), at(0.99), at(1.0)
+    );
+    assert!(!heals.is_empty(), "nothing was killed");
+    bench.end();
+}
+
+#[test]
+fn the_worker_killed_at_every_call() {
+    killed_at_every_call("worker", 1);
+}
+
+#[test]
+fn the_keeper_killed_at_every_call() {
+    killed_at_every_call("keeper", 0);
+}

@@ -1,0 +1,254 @@
+//! All processes of a monitor at once; and a program replaced under running containers.
+
+use crate::{missing, with_ledger};
+use integration::monitor::{end, fifo, namespace, shim, signal, target, Monitor, Reader, Task};
+use integration::wire::{Client, Fields};
+use integration::{eventually, host, skip, Run};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One at a time: `watch` adopts whatever it finds in the namespace.
+static ALONE: Mutex<()> = Mutex::new(());
+
+struct Running {
+    monitor: Monitor,
+    client: Client,
+    task: Task,
+    output: Reader,
+    pid: i32,
+    _alone: MutexGuard<'static, ()>,
+}
+
+fn running(name: &str, annotations: &[(&str, &str)]) -> Running {
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let monitor = Monitor::with(name, annotations);
+    let mut task = monitor.task(&monitor.id, &["ledger", "0", "200000", "0"]);
+    with_ledger(&task.bundle.rootfs());
+    task.stdout = Some(fifo(name));
+    let output = Reader::lasting(task.stdout.as_ref().expect("fifo"));
+    let client = monitor.client();
+    let pid = client.ok("Create", task.create()).int(1) as i32;
+    client.ok("Start", target(&task.id, ""));
+    eventually("output", || output.seen().lines > 0);
+    Running { monitor, client, task, output, pid, _alone: alone }
+}
+
+fn status(id: &str) -> String {
+    let list = Run::new(shim()).args(["list"]).ok().stdout;
+    let of = |l: &str| {
+        let words: Vec<&str> = l.split('\t').collect();
+        (words[0] == namespace() && words[1] == id).then(|| words[3].to_string())
+    };
+    list.lines().find_map(of).unwrap_or_default()
+}
+
+fn record(monitor: &Monitor) -> serde_json::Value {
+    let mut text = Vec::new();
+    eventually("the exit record", || {
+        text = fs::read(monitor.dir.join("exit.json")).unwrap_or_default();
+        !text.is_empty()
+    });
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+/// The monitor is started anew by hand: the container has run on, its output goes on where the pipes have kept it, and its
+/// end is known although nobody of the monitor is its parent.
+#[test]
+fn a_container_that_lost_its_monitor_is_adopted() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("adopt", &[]);
+    r.monitor.kill_all();
+    assert!(host::alive(r.pid), "the container lives on");
+    assert_eq!(status(&r.task.id), "orphaned");
+    Run::new(shim()).args(["adopt", "--namespace", namespace(), &r.task.id]).ok();
+    assert_eq!(status(&r.task.id), "running");
+    Run::new(shim()).args(["adopt", "--namespace", namespace(), &r.task.id]).out().fails_with("is running");
+    let before = r.output.seen().lines;
+    eventually("output goes on", || r.output.seen().lines > before + 1000);
+    let client = r.monitor.client();
+    let waiting = client.begin("Wait", target(&r.task.id, ""));
+    client.ok("Kill", signal(&r.task.id, 9));
+    let seen = client.answer(waiting).expect("Wait").int(1);
+    let record = record(&r.monitor);
+    match record["status"].as_str() {
+        Some("exact") => assert_eq!(seen, 137),
+        // Before Linux 6.15 the kernel keeps no status for those who are no parents.
+        other => assert_eq!((other, seen), (Some("unknown"), 255)),
+    }
+    client.ok("Delete", target(&r.task.id, ""));
+}
+
+/// What ended while nobody watched is said to be unknown, not made up.
+#[test]
+fn an_end_that_nobody_saw_is_unknown() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("unseen", &[]);
+    r.monitor.kill_all();
+    kill(Pid::from_raw(r.pid), Signal::SIGKILL).expect("kill");
+    eventually("its end", || !host::alive(r.pid));
+    Run::new(shim()).args(["adopt", "--namespace", namespace(), &r.task.id]).ok();
+    let client = r.monitor.client();
+    let seen = client.ok("Wait", target(&r.task.id, "")).int(1);
+    // Where the host's first process has not yet buried it, its status can still be read.
+    let record = record(&r.monitor);
+    let known =
+        (record["status"] == "exact" && seen == 137) || (record["status"] == "unknown" && seen == 255);
+    assert!(known, "{seen}: {record}");
+    client.ok("Delete", target(&r.task.id, ""));
+}
+
+#[test]
+fn watch_adopts_by_itself() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("watch", &[]);
+    let watch = Run::new(shim()).args(["watch", "--namespace", namespace()]).patient(10).start();
+    r.monitor.kill_all();
+    let start = std::time::Instant::now();
+    eventually("a new monitor", || integration::monitor::whole(&r.monitor.dir));
+    println!("watch: a new monitor after {} ms", start.elapsed().as_millis());
+    eventually("it says so", || watch.stdout().contains(&r.task.id));
+    let client = r.monitor.client();
+    end(&client, &r.task.id);
+}
+
+/// `shim delete`, as containerd runs it.
+fn delete(r: &Running) -> (integration::Out, Fields) {
+    let args = ["-namespace", namespace(), "-address", "/nowhere", "-id", &r.task.id, "-bundle"];
+    let answer = r.monitor.bundle.dir.join("answer");
+    let out =
+        Run::new(shim()).args(args).args([&r.monitor.bundle.dir]).args(["delete"]).stdout_to(&answer).out();
+    (out, Fields::read(&fs::read(answer).unwrap_or_default()))
+}
+
+/// Under containerd's eyes: it was this very process that was connected.
+#[test]
+fn a_loss_that_the_daemon_saw_ends_the_container() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("seen", &[]);
+    r.monitor.kill_all();
+    let (out, answer) = delete(&r);
+    out.ok();
+    assert_eq!(answer.int(2), 137);
+    eventually("its end", || !host::alive(r.pid));
+    let record = record(&r.monitor);
+    assert_eq!((&record["reason"], &record["exitCode"]), (&"monitor-lost".into(), &137.into()));
+}
+
+#[test]
+fn a_container_may_ask_to_be_kept() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("keep", &[("hydra-shim.on-monitor-loss", "keep")]);
+    r.monitor.kill_all();
+    delete(&r).0.ok();
+    assert!(host::alive(r.pid), "it lives on");
+    assert_eq!(status(&r.task.id), "orphaned");
+    let root = format!("/run/containerd/hydra/{}", namespace());
+    let again =
+        Run::new(host::runtime()).args(["--root", &root, "create", "--bundle"]).args([&r.monitor.bundle.dir]);
+    again.args([&r.task.id]).out().fails();
+    Run::new(shim()).args(["adopt", "--namespace", namespace(), &r.task.id]).ok();
+    let client = r.monitor.client();
+    end(&client, &r.task.id);
+}
+
+/// containerd was away when the monitor died: whoever asks for the delete is not whoever was connected.
+#[test]
+fn a_loss_while_the_daemon_was_away_ends_in_adoption() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("away", &[]);
+    drop(r.client);
+    r.monitor.kill_all();
+    // Another process in between is another parent.
+    let line = format!(
+        "{} -namespace {} -address /nowhere -id {} -bundle {} delete; exit $?",
+        shim().display(),
+        namespace(),
+        r.task.id,
+        r.monitor.bundle.dir.display()
+    );
+    Run::sh(&line).out().fails_with("runs on");
+    assert!(host::alive(r.pid), "it lives on");
+    let client = r.monitor.client();
+    assert_eq!(client.ok("State", target(&r.task.id, "")).int(4), 2);
+    end(&client, &r.task.id);
+}
+
+fn upgrade(r: &Running) -> integration::Out {
+    Run::new(shim()).args(["upgrade", "--namespace", namespace(), &r.task.id]).out()
+}
+
+/// Ten times under a running writer: pid, connection, output and calls stay.
+#[test]
+fn the_program_is_replaced_under_a_running_container() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("upgrade", &[]);
+    let waiting = r.client.begin("Wait", target(&r.task.id, ""));
+    for _ in 0..10 {
+        let [keeper, worker] = r.monitor.heads();
+        upgrade(&r).ok();
+        eventually("both heads", || integration::monitor::whole(&r.monitor.dir));
+        assert_eq!(r.monitor.heads()[0], keeper, "the same process");
+        assert_ne!(r.monitor.heads()[1], worker, "a new one");
+        assert_eq!(r.client.ok("State", target(&r.task.id, "")).int(4), 2);
+    }
+    let before = r.output.seen().lines;
+    eventually("output goes on", || r.output.seen().lines > before + 1000);
+    r.client.ok("Kill", signal(&r.task.id, 9));
+    assert_eq!(r.client.answer(waiting).expect("Wait").int(1), 137);
+    r.client.ok("Delete", target(&r.task.id, ""));
+    assert_eq!(r.output.seen().wrong, None);
+    let told = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"];
+    eventually("events", || r.monitor.events.topics(&r.task.id, "").len() == told.len());
+    assert_eq!(r.monitor.events.topics(&r.task.id, ""), told);
+}
+
+/// A program that can't read the state, or is none, is not executed; one that dies at once costs nothing.
+#[test]
+fn a_program_that_does_not_fit_is_refused() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let program = integration::janitor::scratch().join("replaced-shim");
+    fs::copy(shim(), &program).expect("copy");
+    // The monitor remembers the path that it was started from.
+    let monitor = Monitor::by("refused", &program, &[]);
+    let task = monitor.task(&monitor.id, &["sleep", "100000"]);
+    let client = monitor.client();
+    client.ok("Create", task.create());
+    client.ok("Start", target(&task.id, ""));
+    let layout = Run::new(shim()).args(["layout"]).ok().stdout.trim().to_string();
+    let ask = || Run::new(shim()).args(["upgrade", "--namespace", namespace(), &task.id]).out();
+    let install = |text: &str| {
+        let fresh = program.with_extension("new");
+        fs::write(&fresh, text).expect("script");
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).expect("mode");
+        fs::rename(&fresh, &program).expect("install");
+    };
+    install("#!/bin/sh\necho 7\n");
+    ask().fails_with("state layout 7");
+    install("#!/bin/sh\nexit 1\n");
+    ask().fails_with("state layout none");
+    install(&format!("#!/bin/sh\n[ $1 = layout ] && echo {layout} && exit 0\nexit 1\n"));
+    ask().fails_with("stays as it is");
+    eventually("both heads", || integration::monitor::whole(&monitor.dir));
+    assert!(client.connected());
+    assert_eq!(client.ok("State", target(&task.id, "")).int(4), 2);
+    end(&client, &task.id);
+}
