@@ -66,7 +66,7 @@ fn a_container_that_lost_its_monitor_is_adopted() {
     assert!(host::alive(r.pid), "the container lives on");
     assert_eq!(status(&r.task.id), "orphaned");
     Run::new(shim()).args(["adopt", "--namespace", namespace(), &r.task.id]).ok();
-    assert_eq!(status(&r.task.id), "running");
+    eventually("the new monitor", || status(&r.task.id) == "running");
     Run::new(shim()).args(["adopt", "--namespace", namespace(), &r.task.id]).out().fails_with("is running");
     let before = r.output.seen().lines;
     eventually("output goes on", || r.output.seen().lines > before + 1000);
