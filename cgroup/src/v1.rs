@@ -3,7 +3,7 @@
 use crate::error::{invalid, Error, Result};
 use crate::layout::Version;
 use crate::resources::{BlockIo, Cpu, Memory, Network};
-use crate::write::{device, throttles, Facts, Plan, Write};
+use crate::write::{device, missing, throttles, Facts, Plan, Write};
 
 /// memory + swap must never be below memory, so the order of the two writes depends on what is in force.
 pub fn memory(memory: &Memory, facts: &Facts<'_>, plan: &mut Plan) -> Result<()> {
@@ -191,28 +191,31 @@ pub(crate) fn check_weight(weight: u16, field: &str) -> Result<()> {
     Ok(())
 }
 
-/// Tags for traffic exist in v1 alone; where their hierarchies aren't mounted they are passed over with a warning.
+/// Tags for traffic exist in v1 alone. A host of v2 passes them over with a warning, as it does all that v2 has no word
+/// for; one of v1 that lacks the hierarchy can't apply what was asked.
 pub fn network(network: &Network, facts: &Facts<'_>, plan: &mut Plan) -> Result<()> {
-    let mounted = |controller: &str| (facts.version)(controller) == Some(Version::V1);
-    if let Some(id) = network.class_id.filter(|n| *n != 0) {
-        if mounted("net_cls") {
-            plan.writes.push(Write::new("net_cls", "net_cls.classid", id, "network.classID"));
+    let v1 = |controller: &str| (facts.version)(controller) == Some(Version::V1);
+    let speaks_v1 = ["cpu", "memory", "pids", "devices"].into_iter().any(v1);
+    let mut tag = |controller: &str, write: Write| {
+        if v1(controller) {
+            plan.writes.push(write);
+        } else if speaks_v1 {
+            return Err(missing(controller, &write.field));
         } else {
-            plan.warnings.push("network.classID: no net_cls hierarchy of cgroup v1 is mounted".to_string());
+            plan.warnings.push(format!("{} is ignored: cgroup v2 has no such setting", write.field));
         }
+        Ok(())
+    };
+    if let Some(id) = network.class_id.filter(|n| *n != 0) {
+        tag("net_cls", Write::new("net_cls", "net_cls.classid", id, "network.classID"))?;
     }
     for p in &network.priorities {
         if p.name.is_empty() || p.name.len() > 15 || p.name.contains(|c: char| c.is_whitespace() || c == '/')
         {
             invalid!("network.priorities: \"{}\" is no interface name", p.name);
         }
-        if mounted("net_prio") {
-            let line = format!("{} {}", p.name, p.priority);
-            plan.writes.push(Write::new("net_prio", "net_prio.ifpriomap", line, "network.priorities"));
-        } else {
-            plan.warnings
-                .push("network.priorities: no net_prio hierarchy of cgroup v1 is mounted".to_string());
-        }
+        let line = format!("{} {}", p.name, p.priority);
+        tag("net_prio", Write::new("net_prio", "net_prio.ifpriomap", line, "network.priorities"))?;
     }
     Ok(())
 }

@@ -180,7 +180,7 @@ fn cpu_and_cpuset(cpu: &crate::resources::Cpu, facts: &Facts<'_>, plan: &mut Pla
     Ok(())
 }
 
-fn missing(controller: &str, field: &str) -> Error {
+pub(crate) fn missing(controller: &str, field: &str) -> Error {
     Error::unsupported(format!("{field}: this host has no cgroup controller \"{controller}\""))
 }
 

@@ -239,6 +239,17 @@ fn what_is_wrong_is_refused_by_name() {
 fn what_the_host_lacks_is_refused_by_name() {
     let e = ask(&V2, r#"{"unified":{"absent.max":"1"}}"#).unwrap_err();
     assert!(e.kind() == Kind::Unsupported && e.to_string().contains("absent"), "{e}");
+    let bare = |controller: &str| (controller == "memory").then_some(Version::V1);
+    let facts = Facts { version: &bare, read: &|_, _| None, fresh: true };
+    for (json, field) in [
+        (r#"{"network":{"classID":7}}"#, "network.classID"),
+        (r#"{"network":{"priorities":[{"name":"eth0","priority":7}]}}"#, "network.priorities"),
+        (r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#, "hugepageLimits"),
+        (r#"{"pids":{"limit":7}}"#, "pids.limit"),
+    ] {
+        let e = plan(&serde_json::from_str(json).unwrap(), &facts).expect_err(json);
+        assert!(e.kind() == Kind::Unsupported && e.to_string().contains(field), "{json}: {e}");
+    }
     let e = ask(&V1, r#"{"unified":{"memory.max":"1"}}"#).unwrap_err();
     assert!(e.kind() == Kind::Unsupported && e.to_string().contains("cgroup v1"), "{e}");
 }

@@ -161,7 +161,9 @@ impl Run {
             .unwrap();
         stdin.write_all(&self.stdin).unwrap();
         stdin.rewind().unwrap();
-        let stdin = if self.stdin.is_empty() { Stdio::null() } else { Stdio::from(stdin) };
+        // crun gives its standard input to the container's user, be it the host's /dev/null.
+        let null = self.stdin.is_empty() && host::peer() != host::Peer::Crun;
+        let stdin = if null { Stdio::null() } else { Stdio::from(stdin) };
         self.command
             .stdin(stdin)
             .stdout(File::options().append(true).create(true).open(&stdout).unwrap())

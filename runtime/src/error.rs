@@ -52,12 +52,14 @@ impl Error {
         Error { kind, errno: None, chain: vec![text.into()] }
     }
 
+    /// Of input that can't be right. What it quotes can't break the line: control characters are shown as escapes.
     pub fn invalid(text: impl Into<String>) -> Error {
-        Error::new(Kind::Invalid, text)
+        Error::new(Kind::Invalid, one_line(text.into()))
     }
 
+    /// Of input that can't be had here, in one line as above.
     pub fn unsupported(text: impl Into<String>) -> Error {
-        Error::new(Kind::Unsupported, text)
+        Error::new(Kind::Unsupported, one_line(text.into()))
     }
 
     pub fn kind(&self) -> Kind {
@@ -170,6 +172,14 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     fn with_context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|e| e.into().context(what()))
     }
+}
+
+fn one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let show = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(show).collect()
 }
 
 /// Returns early with an error of kind `Invalid`.

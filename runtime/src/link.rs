@@ -54,7 +54,7 @@ pub fn pair() -> Result<(ToChild, ToParent)> {
 }
 
 impl ToParent {
-    fn send(&self, text: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    pub(crate) fn send(&self, text: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let Some(fd) = fd else {
             // write(2): every seccomp profile allows it, and one may be in force already.
             nix::unistd::write(&self.0, text).context("telling the runtime")?;

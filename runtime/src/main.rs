@@ -8,6 +8,8 @@ mod create;
 mod criu;
 mod error;
 mod foreground;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hooks;
 mod init;
 mod knobs;

@@ -41,7 +41,7 @@ fn stdin() -> Result<Vec<u8>> {
 }
 
 /// Options on stdin: a bare Any up to containerd 2.2, one among the extensions of BootstrapParams since 2.3.
-fn bootstrap(flags: &Flags, bytes: &[u8]) -> Result<(RuncOptions, BootstrapParams)> {
+pub(crate) fn bootstrap(flags: &Flags, bytes: &[u8]) -> Result<(RuncOptions, BootstrapParams)> {
     if let Ok(params) = BootstrapParams::decode(bytes) {
         if params.instance_id == flags.id && params.namespace == flags.namespace && !flags.id.is_empty() {
             let any = params

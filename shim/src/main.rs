@@ -7,6 +7,8 @@ mod conn;
 mod containerd;
 mod error;
 mod flags;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod heads;
 mod job;
 mod logger;

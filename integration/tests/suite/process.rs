@@ -140,9 +140,9 @@ fn without_capabilities_there_are_none() {
         c["process"].as_object_mut().unwrap().remove("capabilities");
     });
     let s = status(&c);
-    // runc and the specification leave the sets as they are when the object is missing.
-    let (eff, bnd) = (s("CapEff"), s("CapBnd"));
-    assert!(eff == bnd || eff == "0000000000000000", "{eff} {bnd}");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(s(set), "0000000000000000", "{set}");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub fn run(setting: &Setting, args: &cli::Exec) -> Result<u8> {
     let init = running(&container, args.ignore_paused)?;
     let spec = start::config(&container)?;
     let process = match &args.process {
-        Some(file) => read_process(file)?,
+        Some(file) => read_process(file, &spec)?,
         None => derive_process(args, &spec)?,
     };
     validate::validate_process(&process)?;
@@ -73,10 +73,15 @@ fn running(container: &Container, ignore_paused: bool) -> Result<ProcessId> {
     Err(Error::new(Kind::State, text))
 }
 
-fn read_process(file: &Path) -> Result<Process> {
+/// A process without capabilities of its own has the container's, as with runc.
+fn read_process(file: &Path, spec: &Spec) -> Result<Process> {
     let text = std::fs::read(file).with_context(|| format!("reading --process {}", file.display()))?;
-    serde_json::from_slice(&text)
-        .map_err(|e| Error::invalid(format!("parsing --process {}: {e}", file.display())))
+    let mut process: Process = serde_json::from_slice(&text)
+        .map_err(|e| Error::invalid(format!("parsing --process {}: {e}", file.display())))?;
+    if process.capabilities.is_none() {
+        process.capabilities = spec.process.as_ref().and_then(|p| p.capabilities.clone());
+    }
+    Ok(process)
 }
 
 /// The container's own process, with what the flags change.

@@ -27,6 +27,11 @@ pub fn apply(init: &Init<'_>, link: &ToParent) -> Result<()> {
         attrs::labels::selinux_exec(init.procfs.as_fd(), label)?;
     }
     attrs::apply(&plan.attrs)?;
+    // Before the filter, so that a profile need not allow getcwd.
+    let entered = nix::unistd::chdir(plan.cwd.as_c_str()).is_ok();
+    if entered {
+        verify_cwd()?;
+    }
     if plan.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().context("setting no_new_privs")?;
     } else {
@@ -37,7 +42,7 @@ pub fn apply(init: &Init<'_>, link: &ToParent) -> Result<()> {
         attrs::rlimits::apply(&init.plan.process.rlimits, 0)?;
     }
     hide_descriptors(init);
-    take_ids(plan)?;
+    take_ids(plan, entered)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(plan.umask.unwrap_or(0o022)));
     Ok(())
 }
@@ -88,8 +93,9 @@ fn is_null(fd: BorrowedFd<'_>) -> bool {
     })
 }
 
-/// The container's user may reopen its streams through /proc/self/fd; their group stays, as with runc. Not so /dev/null, which is everybody's; what
-/// can't be given away (a socket, a foreign owner in a user namespace, a read-only mount) stays as it is.
+/// The container's user may reopen its streams through /proc/self/fd. The group stays: a terminal's is the one that
+/// devpts was mounted with. Not so /dev/null, which is everybody's; what can't be given away (a socket, a foreign owner
+/// in a user namespace, a read-only mount) stays as it is.
 fn own_stdio(uid: u32) {
     for stream in 0..3 {
         let Ok(fd) = process::inherited(stream) else { continue };
@@ -109,27 +115,21 @@ fn hide_descriptors(init: &Init<'_>) {
     });
 }
 
-fn take_ids(plan: &Process) -> Result<()> {
-    if let Some(caps) = &plan.caps {
-        attrs::caps::bound(caps)?;
-    }
+/// `entered`: root could go to the working directory, and is there.
+fn take_ids(plan: &Process, entered: bool) -> Result<()> {
+    attrs::caps::bound(&plan.caps)?;
     nix::sys::prctl::set_keepcaps(true).context("keeping capabilities over the change of ids")?;
     set_groups(&plan.groups)?;
     process::set_ids(None, Some(plan.gid)).with_context(|| format!("setgid {}", plan.gid))?;
-    // Before the uid, as root may enter what the user can't name on its own, and after it, as a network file system
-    // may let only the user in.
-    let as_root = nix::unistd::chdir(plan.cwd.as_c_str());
     process::set_ids(Some(plan.uid), None).with_context(|| format!("setuid {}", plan.uid))?;
-    if as_root.is_err() {
+    if !entered {
+        // Root may enter what the user can't name on its own; a network file system may let only the user in.
         nix::unistd::chdir(plan.cwd.as_c_str())
             .with_context(|| format!("chdir to cwd ({:?}) set in config.json failed", plan.cwd))?;
+        verify_cwd()?;
     }
-    verify_cwd()?;
     nix::sys::prctl::set_keepcaps(false).context("clearing keepcaps")?;
-    match &plan.caps {
-        Some(caps) => attrs::caps::apply(caps).map(drop),
-        None => Ok(()),
-    }
+    attrs::caps::apply(&plan.caps).map(drop)
 }
 
 fn set_groups(groups: &[u32]) -> Result<()> {

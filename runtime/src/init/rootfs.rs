@@ -57,9 +57,9 @@ pub fn prepare(plan: &RootfsPlan, sources: &Sources) -> Result<Prepared> {
     nix::sys::stat::umask(Mode::empty());
     let mut prepared = Prepared { root, readonly_later: Vec::new() };
     for (i, one) in plan.mounts.iter().enumerate() {
-        prepared
-            .mount(one, sources.of(i))
-            .with_context(|| format!("error mounting {} to rootfs at {:?}", one.kind, one.destination))?;
+        prepared.mount(one, sources.of(i)).with_context(|| {
+            format!("error mounting {} to rootfs at {:?}", one.describe(), one.destination)
+        })?;
     }
     if let Some(nodes) = &plan.devices {
         devices::make(prepared.root.as_fd(), nodes, plan.bind_devices)?;
@@ -124,9 +124,15 @@ impl Prepared {
         if plan.no_pivot {
             return self.move_root();
         }
-        sys::pivot_root_here().context("pivot_root")?;
-        if shares_with_host(plan) {
-            // What is unmounted now must stay mounted on the host.
+        if !shares_with_host(plan) {
+            sys::pivot_root_here().context("pivot_root")?;
+        } else {
+            let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let old = nix::fcntl::open("/", directory, Mode::empty()).context("opening the old root")?;
+            sys::pivot_root_here().context("pivot_root")?;
+            // What is unmounted now must stay mounted on the host. From the old root, not from the new one below it,
+            // whose mounts keep the propagation that they were given.
+            nix::unistd::fchdir(&old).context("entering the old root")?;
             mount(NONE, ".", NONE, flags(libc::MS_SLAVE | libc::MS_REC), NONE)
                 .context("separating the old root")?;
         }

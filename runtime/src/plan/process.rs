@@ -21,8 +21,7 @@ pub struct Process {
     pub gid: u32,
     pub groups: Vec<u32>,
     pub umask: Option<u32>,
-    /// Absent: all sets empty but what the uid has of itself.
-    pub caps: Option<Caps>,
+    pub caps: Caps,
     pub rlimits: Rlimits,
     pub no_new_privileges: bool,
     pub apparmor_profile: Option<String>,
@@ -38,13 +37,12 @@ impl Process {
     /// `process` has been validated; `exec` says that it joins a container that runs. Unknown capability names are warned of, as the specification demands.
     pub fn plan(process: &spec::Process, linux: Option<&spec::Linux>, exec: bool) -> Result<Process> {
         labels::check(process.apparmor_profile.as_deref(), process.selinux_label.as_deref())?;
-        let caps = process.capabilities.as_ref().map(|given| {
-            let (caps, warnings) = caps::parse(given, caps::last_cap());
-            for warning in warnings {
-                log::warn!("{warning}");
-            }
-            caps
-        });
+        // Absent, as with runc: none at all.
+        let given = process.capabilities.clone().unwrap_or_default();
+        let (caps, warnings) = caps::parse(&given, caps::last_cap());
+        for warning in warnings {
+            log::warn!("{warning}");
+        }
         Ok(Process {
             args: process.args.iter().map(|a| c_string(a, "process.args")).collect::<Result<_>>()?,
             env: deduplicate(&process.env)

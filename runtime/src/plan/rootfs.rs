@@ -47,6 +47,8 @@ pub struct MountPlan {
     /// Inside the root, as given.
     pub destination: String,
     pub kind: Kind,
+    /// What mount tables show as the source of a new file system.
+    pub source: String,
     pub options: Options,
     /// For id-mapped mounts.
     pub uids: Vec<IdMapping>,
@@ -73,7 +75,6 @@ pub enum Kind {
     /// Any other file system.
     Other {
         fstype: String,
-        source: String,
     },
     /// Change the flags of what is mounted there.
     Remount,
@@ -139,7 +140,11 @@ pub fn plan(spec: &Spec, path: &Path, context: &Context<'_>) -> Result<RootfsPla
         path: path.to_path_buf(),
         readonly: spec.root.as_ref().is_some_and(|r| r.readonly),
         no_pivot: context.no_pivot,
-        host_propagation: propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC),
+        host_propagation: match propagation {
+            // The rootfs is bound onto itself first, which what is unbindable refuses.
+            Some(p) if p & libc::MS_UNBINDABLE != 0 => libc::MS_PRIVATE | libc::MS_REC,
+            other => other.unwrap_or(libc::MS_SLAVE | libc::MS_REC),
+        },
         propagation,
         mounts,
         devices: if dev_is_bound { None } else { Some(devices(&linux.devices)?) },
@@ -206,7 +211,15 @@ fn plan_mount(
     if kind == Kind::Tmpfs || matches!(kind, Kind::Other { .. }) {
         add_label(&mut options, linux.mount_label.as_deref());
     }
-    Ok(MountPlan { destination: destination.into(), kind, options, uids: mappings.0, gids: mappings.1 })
+    let source = [&mount.source, &mount.kind].into_iter().flatten().find(|s| !s.is_empty());
+    Ok(MountPlan {
+        destination: destination.into(),
+        kind,
+        source: source.cloned().unwrap_or_default(),
+        options,
+        uids: mappings.0,
+        gids: mappings.1,
+    })
 }
 
 fn kind(mount: &Mount, options: &mut Options, context: &Context<'_>, cgroup_namespace: bool) -> Result<Kind> {
@@ -233,7 +246,7 @@ fn kind(mount: &Mount, options: &mut Options, context: &Context<'_>, cgroup_name
         "sysfs" => Kind::Sysfs,
         "tmpfs" => Kind::Tmpfs,
         "cgroup" | "cgroup2" => cgroup_kind(context, cgroup_namespace),
-        fstype => Kind::Other { fstype: fstype.into(), source },
+        fstype => Kind::Other { fstype: fstype.into() },
     })
 }
 

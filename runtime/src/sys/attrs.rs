@@ -177,8 +177,10 @@ pub fn personality(domain: u64) -> Result<(), Errno> {
 pub fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<(), Errno> {
     // The kernel takes one bit less than it is told of.
     let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
-    // SAFETY: the kernel reads `bits` - 1 bits, which are the slice's own; none where there are none.
-    Errno::result(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) }).map(drop)
+    // Of no bits at all it still reads the mask, unless that is null.
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the kernel reads `bits` - 1 bits, which are the slice's own; nothing through a null pointer.
+    Errno::result(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
 }
 
 /// Joins the session keyring `name`, making it if need be; returns its serial number.

@@ -175,9 +175,11 @@ pub fn dup_to_stdio(fd: impl AsFd, stream: RawFd) -> Result<(), Errno> {
 
 /// Resets every signal to its default and unblocks all: what a container may expect of its parent.
 pub fn reset_signals() {
+    // The kernel's sigaction, all zeros: SIG_DFL without flags. Not through libc, which keeps two signals for itself.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL for any signal; those that can't be set (KILL, STOP, libc's own) are refused, harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads the four words of a sigaction and a mask's size; KILL and STOP are refused, harmlessly.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0usize, 8usize) };
     }
     let empty = nix::sys::signal::SigSet::empty();
     // Only fails for a bad `how`.

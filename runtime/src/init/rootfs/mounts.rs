@@ -37,16 +37,14 @@ const PROC_OVERMOUNTS: [&str; 9] = [
 ];
 const PROC_OVERMOUNT_FIPS: &str = "sys/crypto/fips_enabled";
 
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Kind::Bind { source, .. } => write!(f, "{:?}", source.display().to_string()),
-            Kind::Proc => f.write_str("\"proc\""),
-            Kind::Sysfs => f.write_str("\"sysfs\""),
-            Kind::Tmpfs => f.write_str("\"tmpfs\""),
-            Kind::CgroupV1 { .. } | Kind::CgroupV2 { .. } => f.write_str("\"cgroup\""),
-            Kind::Other { source, .. } => write!(f, "{source:?}"),
-            Kind::Remount => f.write_str("new flags"),
+impl MountPlan {
+    /// What is mounted, for an error.
+    pub(super) fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Bind { source, .. } => format!("{:?}", source.display().to_string()),
+            Kind::CgroupV1 { .. } | Kind::CgroupV2 { .. } => "\"cgroup\"".into(),
+            Kind::Proc | Kind::Sysfs | Kind::Tmpfs | Kind::Other { .. } => format!("{:?}", self.source),
+            Kind::Remount => "new flags".into(),
         }
     }
 }
@@ -59,21 +57,21 @@ impl Prepared {
             Kind::Bind { source: from, recursive } => self.bind(one, &path, from, *recursive, source)?,
             Kind::Proc => {
                 let target = self.plain_directory(&path)?;
-                self.mount_new(&target, "proc", "proc", &one.options)?;
+                self.mount_new(&target, "proc", &one.source, &one.options)?;
                 let mounted = resolve_plain(self.root(), &path)?;
                 if !is_on_procfs(mounted.as_fd()) {
                     invalid!("it is not a procfs after mounting one");
                 }
             }
-            Kind::Sysfs => self.sysfs(&path, &one.options)?,
-            Kind::Tmpfs => self.tmpfs(&path, &one.options)?,
+            Kind::Sysfs => self.sysfs(&path, &one.source, &one.options)?,
+            Kind::Tmpfs => self.tmpfs(&path, &one.source, &one.options)?,
             Kind::CgroupV1 { namespaced, hierarchies } => {
                 self.cgroup_v1(&path, &one.options, *namespaced, hierarchies)?
             }
             Kind::CgroupV2 { fallback } => self.cgroup_v2(&path, &one.options, fallback)?,
-            Kind::Other { fstype, source } => {
+            Kind::Other { fstype } => {
                 let target = self.directory(&path)?;
-                self.mount_new(&target, fstype, source, &one.options)?;
+                self.mount_new(&target, fstype, &one.source, &one.options)?;
             }
             Kind::Remount => {
                 let target = resolve(self.root(), &path)?;
@@ -217,9 +215,9 @@ impl Prepared {
         Ok(mount(NONE, &via(mounted.as_fd()), NONE, all, NONE)?)
     }
 
-    fn sysfs(&self, path: &Path, options: &Options) -> Result<()> {
+    fn sysfs(&self, path: &Path, source: &str, options: &Options) -> Result<()> {
         let target = self.plain_directory(path)?;
-        match self.mount_new(&target, "sysfs", "sysfs", options) {
+        match self.mount_new(&target, "sysfs", source, options) {
             // Somebody else's network namespace: only the host's sysfs can be shown.
             Err(e) if e.errno() == Some(libc::EPERM) => {
                 mount(Some("/sys"), &via(target.as_fd()), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
@@ -232,7 +230,7 @@ impl Prepared {
         }
     }
 
-    fn tmpfs(&mut self, path: &Path, options: &Options) -> Result<()> {
+    fn tmpfs(&mut self, path: &Path, source: &str, options: &Options) -> Result<()> {
         let existing = resolve(self.root(), path);
         let exists = existing.is_ok();
         let target = match existing {
@@ -248,7 +246,7 @@ impl Prepared {
         }
         let readonly = options.is_readonly();
         options.set &= !libc::MS_RDONLY;
-        self.mount_new(&target, "tmpfs", "tmpfs", &options)?;
+        self.mount_new(&target, "tmpfs", source, &options)?;
         if options.tmpcopyup {
             let mounted = resolve(self.root(), path)?;
             copy_up(&target, &mounted).context("tmpcopyup")?;

@@ -91,9 +91,10 @@ const PROPAGATIONS: &[(&str, u64)] = &[
     ("unbindable", libc::MS_UNBINDABLE),
 ];
 
-/// Those of mount_setattr(2). An atime mode is set by clearing the field and setting one value, 0 being relatime.
+/// Those of mount_setattr(2). An atime mode is set by clearing the whole field, or the kernel refuses, and setting one
+/// value, 0 being relatime.
 const RECURSIVE: &[(&str, u64, u64)] = &[
-    ("ratime", 0, libc::MOUNT_ATTR_NOATIME),
+    ("ratime", 0, libc::MOUNT_ATTR__ATIME),
     ("rdev", 0, libc::MOUNT_ATTR_NODEV),
     ("rdiratime", 0, libc::MOUNT_ATTR_NODIRATIME),
     ("rexec", 0, libc::MOUNT_ATTR_NOEXEC),
@@ -102,7 +103,7 @@ const RECURSIVE: &[(&str, u64, u64)] = &[
     ("rnodiratime", libc::MOUNT_ATTR_NODIRATIME, 0),
     ("rnoexec", libc::MOUNT_ATTR_NOEXEC, 0),
     ("rnorelatime", 0, libc::MOUNT_ATTR__ATIME),
-    ("rnostrictatime", 0, libc::MOUNT_ATTR_STRICTATIME),
+    ("rnostrictatime", 0, libc::MOUNT_ATTR__ATIME),
     ("rnosuid", libc::MOUNT_ATTR_NOSUID, 0),
     ("rnosymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW, 0),
     ("rrelatime", 0, libc::MOUNT_ATTR__ATIME),
