@@ -236,7 +236,8 @@ fn end_lost(root: &Root, task: &Task) -> u32 {
     let seen = pidfd.ok().and_then(|fd| {
         let mut fds = [libc::pollfd { fd: fd.0, events: libc::POLLHUP, revents: 0 }];
         let _ = sys::poll(&mut fds, 1000);
-        sys::pidfd_exit(fd)
+        // Its parent is the host's first process, which may take its time to bury it.
+        crate::job::zombie_exit(task.init.pid).or_else(|| sys::pidfd_exit(fd))
     });
     let (exit_status, unknown) = seen.map_or((137, true), |c| (c.code, false));
     let lost = Process { exit_status, unknown, exited_at: sys::now_ns(), ..task.init.clone() };
