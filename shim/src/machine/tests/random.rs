@@ -110,7 +110,7 @@ impl World {
         let fits = match topic {
             "/tasks/create" => matches!(last, "nothing" | "/tasks/delete"),
             "/tasks/start" => last == "/tasks/create",
-            "/tasks/exec-added" => who != "",
+            "/tasks/exec-added" => !who.is_empty(),
             "/tasks/exec-started" => last == "/tasks/exec-added",
             "/tasks/exit" => matches!(last, "/tasks/create" | "/tasks/start" | "/tasks/exec-started"),
             "/tasks/delete" => matches!(last, "/tasks/exit" | "/tasks/create"),
