@@ -102,7 +102,7 @@ pub const KNOWN: &[Known] = &[
         "another word for the source",
     ),
     known(Crun, "mount /sys/fs/cgroup/*", ("cgroup cgroup", "cgroup /sys"), "another word for the source"),
-    known(Crun, "mount /sys/fs/cgroup/*", ("-", "cgroup /sys"), "mounts hierarchies that the host hasn't"),
+    known(Crun, "mount /sys/fs/cgroup/*", ("-", ""), "shows hierarchies that the host hasn't mounted"),
     // Where crun runs there is no cgroup v2.
     known(Crun, "cgroup unified/*", ("", "-"), "it runs where the v2 hierarchy is not mounted"),
     known(Crun, "proc cgroup", ("0::/", "0::/"), "it runs where the v2 hierarchy is not mounted"),
