@@ -504,12 +504,15 @@ fn v1_hierarchies_are_mounted_when_asked() {
     fs::write(&toml, "mount-hierarchies = [\"net_cls\", \"net_prio\"]\n").expect("written");
     let ctl = |config: &str| format!("{} {config} --root {}", host::runtime().display(), c.root.display());
     let dir = |name: &str| format!("/sys/fs/cgroup/{name}{}", c.cgroup());
-    // In a mount namespace of its own; /sys/fs/cgroup is a tmpfs there too.
+    // In a mount namespace of its own, with a /sys/fs/cgroup of its own: whoever sees a folder `net_cls` there and no mount
+    // on it takes it for a hierarchy all the same.
+    let apart = "t=$(mktemp -d); mount --rbind /sys/fs/cgroup $t; mount -t tmpfs none /sys/fs/cgroup; for d in $t/*; do \
+                 if [ -d $d ]; then mkdir /sys/fs/cgroup/${d##*/}; mount --rbind $d /sys/fs/cgroup/${d##*/}; fi; done; \
+                 umount -l $t; rmdir $t";
     let script = format!(
-        "set -e; {plain} create --bundle {bundle} {id}; ! grep -q net_cls /proc/self/mountinfo; {plain} delete --force {id};\
+        "set -e; {apart}; {plain} create --bundle {bundle} {id}; ! grep -q net_cls /proc/self/mountinfo; {plain} delete --force {id};\
          {asked} create --bundle {bundle} {id} </dev/null >/dev/null; cat {cls}/net_cls.classid; grep '^lo ' {prio}/net_prio.ifpriomap;\
-         {asked} update --net-classid 1:20 {id} >/dev/null; cat {cls}/net_cls.classid; {asked} delete --force {id};\
-         umount /sys/fs/cgroup/net_cls /sys/fs/cgroup/net_prio; rmdir /sys/fs/cgroup/net_cls /sys/fs/cgroup/net_prio",
+         {asked} update --net-classid 1:20 {id} >/dev/null; cat {cls}/net_cls.classid; {asked} delete --force {id}",
         plain = ctl(""),
         asked = ctl(&format!("--config {}", toml.display())),
         bundle = c.bundle.dir.display(),
