@@ -202,7 +202,7 @@ impl Engine {
         let dir = self.dir.display();
         let docker = format!("timeout 60 docker -H unix://{dir}/docker.sock");
         format!(
-            "{docker} ps -aq | xargs -r {docker} rm -f; p=$(cat {dir}/pid); kill $p; \
+            "{docker} ps -aq | xargs -r {docker} rm -f; {docker} network prune -f; p=$(cat {dir}/pid); kill $p; \
              for i in $(seq 300); do [ -d /proc/$p ] || break; sleep 0.1; done; \
              c=$(cat {dir}/exec/containerd/containerd.pid); kill $p $c; sleep 0.5; kill -KILL $p $c; \
              pkill -KILL -f -- '-address {dir}/exec/containerd/containerd.sock'"
