@@ -152,7 +152,9 @@ fn statistics_have_all_of_runcs_fields() {
     fields(&events.ok().json()["data"], "", &mut wanted);
     fields(&ours.verb(&["events", "--stats", &ours.id]).ok().json()["data"], "", &mut found);
     gone.ok();
-    let missing: Vec<_> = wanted.difference(&found).collect();
+    // Absent where nothing was read or written yet, as it may be in one of the two.
+    let counted = |name: &&String| !name.starts_with(".blkio.io") && *name != ".memory.cache";
+    let missing: Vec<_> = wanted.difference(&found).filter(counted).collect();
     assert!(missing.is_empty() && !wanted.is_empty(), "missing: {missing:?}\nfound: {found:?}");
 }
 
