@@ -48,6 +48,7 @@ lint: setup ## formatting and clippy, warnings are errors
 	@$(IN)/setup lint
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --quiet -p integration --test suite --test faults -- -D warnings
 
 .PHONY: deny
 deny: ## licences, advisories and sources of the dependencies (builds cargo-deny once: some minutes)

@@ -94,7 +94,9 @@ impl Storm {
             std::thread::sleep(Duration::from_millis(1));
         }
         let [keeper, worker] = entry.monitor.heads();
-        let send = |pid: i32, signal: Signal| drop(kill(Pid::from_raw(pid), signal));
+        let send = |pid: i32, signal: Signal| {
+            let _ = kill(Pid::from_raw(pid), signal);
+        };
         let name = match kind {
             0..=2 => {
                 send(worker, Signal::SIGKILL);

@@ -413,13 +413,13 @@ fn paths_lead_to_devices() {
         Ok(disk) => disk,
         Err(why) => skip!("{why}"),
     };
-    leads_to(&plain.dir, &[plain.device.clone()]);
+    leads_to(&plain.dir, std::slice::from_ref(&plain.device));
     match Disk::new("btrfs", 256) {
-        Ok(disk) => leads_to(&disk.dir, &[disk.device.clone()]),
+        Ok(disk) => leads_to(&disk.dir, std::slice::from_ref(&disk.device)),
         Err(why) => println!("SKIP+ btrfs: {why}"),
     }
     match Disk::new("xfs", 384) {
-        Ok(disk) => leads_to(&disk.dir, &[disk.device.clone()]),
+        Ok(disk) => leads_to(&disk.dir, std::slice::from_ref(&disk.device)),
         Err(why) => println!("SKIP+ xfs: {why}"),
     }
     overlay(&plain);
@@ -439,7 +439,7 @@ fn overlay(upper: &Disk) {
         upper.dir.display(), lower.display(), dir.display()
     );
     match disk::sh(&line) {
-        Ok(_) => leads_to(&dir, &[upper.device.clone()]),
+        Ok(_) => leads_to(&dir, std::slice::from_ref(&upper.device)),
         Err(why) => println!("SKIP+ overlay: {why}"),
     }
     let _ = disk::sh(&format!("umount -l {}", dir.display()));

@@ -267,10 +267,10 @@ fn delete_ends_what_lost_its_shim() {
     assert_eq!((answer.get(1) as i32, answer.get(2)), (pid, 137));
     eventually("it has ended", || !host::alive(pid));
     let folder = Path::new("/run/hydra-shim").join(NAMESPACE).join(&shim.id);
-    let record = std::fs::read_to_string(folder.join("exit.json")).expect("the record");
+    let record = fs::read_to_string(folder.join("exit.json")).expect("the record");
     assert!(record.contains(r#""reason":"monitor-lost""#), "{record}");
     assert_eq!(shim.delete().get(2), 137, "again, with nothing left but the record");
-    let _ = std::fs::remove_dir_all(folder);
+    let _ = fs::remove_dir_all(folder);
 }
 
 #[test]

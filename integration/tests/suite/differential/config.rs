@@ -249,14 +249,14 @@ fn mounts(r: &mut Random, c: &mut Value, mapped: bool) {
         if !mapped && r.percent(15) {
             options.push(*r.one::<&str>(&["rro", "rnosuid", "rnodev", "rnoexec", "rnoatime"]));
         }
-        list.push(mount("/data", *r.one(&["bind", "none"]), "BUNDLE/data", &options));
+        list.push(mount("/data", r.one::<&str>(&["bind", "none"]), "BUNDLE/data", &options));
     }
     if r.percent(30) {
         list.push(mount(
             "/file",
             "bind",
             "BUNDLE/data/file",
-            *r.one::<&[&str]>(&[&["bind"], &["rbind", "ro"]]),
+            r.one::<&[&str]>(&[&["bind"], &["rbind", "ro"]]),
         ));
     }
     if r.percent(40) {
@@ -485,13 +485,8 @@ fn seccomp(r: &mut Random) -> Value {
                 "kill" if op != "SCMP_CMP_GT" => ("SCMP_CMP_EQ", 10),
                 _ => (op, *r.one(&[1, 2, 8, 9, 10, 40, 0xffff_ffffu64])),
             };
-            let op = if matches!(name, "socket" | "personality" | "setpriority") {
-                op
-            } else if op == "SCMP_CMP_GT" {
-                op
-            } else {
-                "SCMP_CMP_EQ"
-            };
+            let any_will_do = matches!(name, "socket" | "personality" | "setpriority");
+            let op = if any_will_do || op == "SCMP_CMP_GT" { op } else { "SCMP_CMP_EQ" };
             let mut arg = json!({ "index": index, "value": value, "op": op });
             if op == "SCMP_CMP_MASKED_EQ" {
                 arg["valueTwo"] = (value & 8).into();
