@@ -4,8 +4,8 @@
 
 use crate::{missing, with_ledger};
 use integration::monitor::{fifo, signal, target, whole, Monitor, Reader, Task};
-use integration::skip;
 use integration::wire::{Client, Fields};
+use integration::{host, skip};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -100,10 +100,12 @@ impl Storm {
         let name = match kind {
             0..=2 => {
                 send(worker, Signal::SIGKILL);
+                gone(worker);
                 "worker killed"
             }
             3 | 4 => {
                 send(keeper, Signal::SIGKILL);
+                gone(keeper);
                 "keeper killed"
             }
             5 => {
@@ -229,6 +231,14 @@ impl Storm {
         let _ = client.call("Shutdown", target(id, ""));
         let _ = std::fs::remove_file(entry.task.stdout.as_ref().expect("fifo"));
         let _ = std::fs::remove_dir_all(&entry.monitor.bundle.dir);
+    }
+}
+
+/// Waits for the end of what was killed: until then it looks like a head that is there, and the next fault would take the
+/// other one, the last.
+fn gone(pid: i32) {
+    while host::alive(pid) {
+        std::thread::sleep(Duration::from_micros(100));
     }
 }
 
