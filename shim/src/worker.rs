@@ -398,6 +398,8 @@ impl Worker<'_> {
                     self.flush();
                 }
             }
+            // Survived. The next one may begin at the same place: the first on each new connection does.
+            self.map.header().attempts.store(0, SeqCst);
         }
     }
 

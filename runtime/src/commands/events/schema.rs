@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(data["cpuset"]["sched_load_balance"], 0);
         assert_eq!(data["memory"]["usage"], json!({ "limit": 9, "usage": 5, "max": 7, "failcnt": 0 }));
         assert_eq!(data["memory"]["raw"], json!({ "cache": 3 }));
-        assert_eq!(data["memory"].get("swap"), None);
+        assert_eq!(data["memory"]["swap"], json!({ "limit": 0, "failcnt": 0 }));
         assert_eq!(data["blkio"]["ioServicedRecursive"], json!([{ "major": 8, "op": "Read", "value": 4 }]));
         assert_eq!(data["pids"], json!({ "current": 1 }));
         assert_eq!((&data["hugetlb"], &data["network_interfaces"]), (&json!({}), &Value::Null));
