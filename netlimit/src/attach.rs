@@ -68,7 +68,12 @@ impl Cgroup {
     /// Our programs of one kind that are attached here, with their names and maps.
     fn ours(&self, attach_type: AttachType) -> Result<Vec<(OwnedFd, String, u32)>> {
         let what = || "asking for the programs of the cgroup".to_string();
-        let ids = bpf::query(self.at(), attach_type).map_err(explain)?;
+        let ids = match bpf::query(self.at(), attach_type) {
+            Ok(ids) => ids,
+            // The cgroup was removed since it was opened, and its programs with it: systemd does that with a scope.
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+            Err(e) => return Err(explain(e)),
+        };
         let mut found = Vec::new();
         for id in ids {
             let prog = match bpf::prog_by_id(id) {

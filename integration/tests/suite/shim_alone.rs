@@ -290,10 +290,13 @@ fn logs_keep_the_last_of_the_output() {
         .with(|c| c["annotations"] = serde_json::json!({ "hydra-shim.ring-bytes": "10000" }));
     alone.run(&[]).ok();
     eventually("all is written", || alone.runtime("logs", &[]).ok().stdout.ends_with("\n200000\n"));
-    let text = alone.runtime("logs", &[]).ok().stdout;
-    assert!(text.len() >= 10000 && text.len() < 200_000, "{} bytes", text.len());
-    let lines: Vec<u32> = text.lines().skip(1).map(|l| l.parse().unwrap()).collect();
-    assert!(lines.windows(2).all(|w| w[1] == w[0] + 1), "a gap or a double");
+    // What is on its way from the spool to the ring may be missed for a moment (docs/monitor.md).
+    eventually("it is read without a gap or a double", || {
+        let text = alone.runtime("logs", &[]).ok().stdout;
+        assert!(text.len() < 200_000, "{} bytes", text.len());
+        let lines: Vec<u32> = text.lines().skip(1).map(|l| l.parse().unwrap()).collect();
+        text.len() >= 10000 && lines.windows(2).all(|w| w[1] == w[0] + 1)
+    });
     // On disk there is no more than a few times that.
     let ring =
         format!("/var/lib/hydra-shim/{}/{}/{}.1.ring", namespace(), alone.container.id, alone.container.id);
