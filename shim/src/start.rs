@@ -204,6 +204,8 @@ pub fn monitor() -> ! {
     let listing = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let open: Vec<i32> = listing.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
     open.into_iter().filter(|n| *n > 2).for_each(|n| sys::keep_on_exec(Fd(n), false));
+    // It was executed through /proc/self/exe, and would be called `exe` in lists of processes.
+    let _ = nix::sys::prctl::set_name(c"shim");
     // Huge pages would make a small program large.
     sys::prctl(libc::PR_SET_THP_DISABLE, 1);
     sys::block_signals();

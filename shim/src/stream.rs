@@ -18,6 +18,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// So much is moved at once, and so much a pipe of ours holds.
 pub const BATCH: usize = 256 << 10;
+/// So much is worth a turn of its own, while a container writes without a pause.
+const GATHERED: usize = BATCH / 2;
 /// So long may the sink be full before output goes to the spool instead.
 const PATIENCE_NS: u64 = 1_000_000_000;
 
@@ -96,8 +98,16 @@ impl Stream {
             if let Some(flow) = self.round(source, mark, setup, now) {
                 return flow;
             }
+            if sys::queued(source) < GATHERED {
+                break;
+            }
         }
         Flow::More
+    }
+
+    /// Is there so little to move that it pays to let more come?
+    pub fn is_thin(source: Fd) -> bool {
+        (1..GATHERED).contains(&sys::queued(source))
     }
 
     /// One batch; None if the next one may follow.

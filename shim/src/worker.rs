@@ -25,6 +25,10 @@ const IDLE_MS: i32 = 50;
 const FOREVER: i32 = -1;
 /// How often what waits for time alone is looked at, ms.
 const TICK_MS: i32 = 200;
+/// Output that comes so soon after the last is one flow, ...
+const FLOWING_NS: u64 = 1_000_000;
+/// ... and may gather for so long: a few large batches cost a fraction of many small ones. The pipe has room for it.
+const GATHER: std::time::Duration = std::time::Duration::from_micros(300);
 /// So long nothing is accepted when a connection could not be.
 const DEAF_NS: u64 = 100_000_000;
 
@@ -45,6 +49,8 @@ pub struct Worker<'a> {
     /// No connection is accepted before, ns: there were no descriptors left.
     deaf_until: u64,
     next_tick: u64,
+    /// When output was moved last, ns.
+    pumped: u64,
 }
 
 /// What a descriptor in the poll set stands for.
@@ -88,6 +94,7 @@ pub fn run(map: &Map) {
         last_mark: 0,
         deaf_until: 0,
         next_tick: 0,
+        pumped: 0,
     };
     worker.recover();
     while !worker.over {
@@ -437,7 +444,11 @@ impl Worker<'_> {
         let mark = &marks[(stream.mark as usize).saturating_sub(1) % marks.len()];
         let lost = || [mark.dropped.load(SeqCst), mark.unlogged.load(SeqCst)].map(|n| n > 0);
         let before = lost();
+        if sys::now_ns().saturating_sub(self.pumped) < FLOWING_NS && Stream::is_thin(number) {
+            std::thread::sleep(GATHER);
+        }
         let flow = stream.pump(mark, setup, sys::now_ns());
+        self.pumped = sys::now_ns();
         let fresh = stream.mark != 0 && lost() != before;
         let (gone, kept) = std::mem::take(&mut stream.taps).into_iter().partition(|t: &Tap| t.gone);
         stream.taps = kept;

@@ -153,7 +153,10 @@ impl Worker<'_> {
                 return Err(Error::new(Kind::Invalid, "a logging binary takes both streams"))
             }
             Target::Fifo(path) => {
-                Stream { sink: number(open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?), ..Stream::default() }
+                let sink = open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
+                // Room for a batch: each time that it is full costs a wait.
+                let _ = widen(sink);
+                Stream { sink: number(sink), ..Stream::default() }
             }
         };
         let path = fifo(&self.root.setup, &task.id, &p.id, n);
@@ -321,7 +324,10 @@ impl Worker<'_> {
         let mut stream = match target(&p.stdout) {
             Target::Nowhere => Stream::default(),
             Target::Fifo(path) => {
-                Stream { sink: number(open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?), ..Stream::default() }
+                let sink = open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
+                // Room for a batch: each time that it is full costs a wait.
+                let _ = widen(sink);
+                Stream { sink: number(sink), ..Stream::default() }
             }
             _ => {
                 return Err(Error::new(
