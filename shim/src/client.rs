@@ -307,7 +307,7 @@ fn watch(options: &Options) -> Result<i32> {
         }
         // Monitors made here are daemons of their own; what is left of their births goes.
         while let Ok(Some(change)) = sys::peek_child(false) {
-            sys::reap(change.pid);
+            sys::reap(change);
         }
         std::thread::sleep(std::time::Duration::from_millis(interval.max(10)));
     }

@@ -51,6 +51,11 @@ impl Conn {
         match map.transfer(self.slot(), Way::In, self.fd(), self.head + LANE as u64) {
             Ok(n) => n > 0,
             Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => true,
+            // No page for a large message: the file system is full. It waits in the socket.
+            Err(nix::errno::Errno::EFAULT) => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                true
+            }
             Err(_) => false,
         }
     }

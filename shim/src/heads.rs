@@ -57,28 +57,34 @@ fn keep(map: &Map) {
     let header = map.header();
     let worker = header.worker.load(SeqCst);
     loop {
-        let Ok(Some(change)) = sys::peek_child(true) else { continue };
+        let change = match sys::peek_child(true) {
+            Ok(Some(change)) => change,
+            // No child at all: somebody else took the worker's end.
+            Err(nix::errno::Errno::ECHILD) => return,
+            _ => continue,
+        };
         if change.pid == worker && change.stopped {
             // It asks for the installed program; or somebody stopped it, and the container's output would wait for ever.
             if header.upgrade.load(SeqCst) == UPGRADE_WANTED {
                 let failed = crate::start::exec_again(map);
                 header.upgrade.store(UPGRADE_FAILED + failed as u32, SeqCst);
             }
+            // In this order: another stop that comes meanwhile is news again.
+            sys::reap(change);
             sys::continue_process(worker);
-            sys::reap(worker);
         } else if change.pid == worker {
             if change.code == DONE as u32 {
                 sys::exit_now(DONE);
             }
-            sys::reap(worker);
+            sys::reap(change);
             return;
         } else if change.stopped || map.record_exit(change, sys::now_ns()) {
-            sys::reap(change.pid);
+            sys::reap(change);
             poke(map);
         } else {
             // No room until the worker has read: the zombie keeps its status meanwhile, but must not hide the worker's death.
-            if sys::is_zombie(worker) {
-                sys::reap(worker);
+            if let Some(end) = sys::zombie(worker) {
+                sys::reap(end);
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(5));

@@ -47,6 +47,7 @@ fn act(setup: &Setup, task: &Task, op: &Op) -> Result<()> {
         Job::Signal => return signal(process, op.number),
         Job::Notify => return notify(setup, task),
         Job::Create | Job::Prepare => {
+            crate::record::reserve(setup, &task.id)?;
             mount_rootfs(task)?;
             look_at_config(setup, task)?;
             if op.job == Job::Prepare {
@@ -321,7 +322,7 @@ pub fn clear(setup: &Setup, op: &Op) {
 
 fn read(path: &Path) -> Vec<u8> {
     let mut text = Vec::new();
-    if let Ok(f) = std::fs::File::open(path) {
+    if let Ok(f) = sys::insist(|| std::fs::File::open(path)) {
         use std::io::Read;
         let _ = f.take(LIMIT as u64).read_to_end(&mut text);
     }

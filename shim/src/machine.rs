@@ -17,6 +17,9 @@ use crate::state::*;
 const DRAIN_NS: u64 = 10_000_000_000;
 /// Exits of children nobody knows yet; more than that many at once can't be meant for us.
 const STRAYS: usize = 4096;
+/// Places for jobs; some are kept for those that nobody asks for (the end of a container, word to the daemon).
+const OPS: u32 = crate::sys::map::OPS as u32;
+const OWN_OPS: usize = 16;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -195,8 +198,10 @@ impl Step {
 
     pub fn spawn(&mut self, op: Op) {
         self.state.next_op += 1;
+        // Not the slot of a job that this very step ends: until the commit a successor reads there that it was done.
         let taken: Vec<u32> = self.state.ops.iter().map(|o| o.slot).collect();
-        let slot = (0..).find(|s| !taken.contains(s)).unwrap_or(0);
+        let from = self.state.next_op as u32;
+        let slot = (from..from + OPS).map(|n| n % OPS).find(|s| !taken.contains(s)).unwrap_or(0);
         let op = Op { id: self.state.next_op, slot, ..op };
         self.actions.push(Action::Spawn { op: op.id });
         self.state.ops.push(op);

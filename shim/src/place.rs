@@ -75,6 +75,8 @@ pub fn forget(setup: &Setup, task: &str) {
         }
     }
     let _ = std::fs::remove_file(Path::new(&setup.directory).join(format!("{task}.shared-pids")));
+    // Where it never came to an end: what was reserved for its record.
+    let _ = std::fs::remove_file(crate::record::path(setup, task, "").with_extension("tmp"));
 }
 
 /// Removes all that a monitor kept.

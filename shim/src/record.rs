@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::state::{Process, Setup, Task};
+use crate::sys::insist;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,15 +27,28 @@ pub fn write_lost(setup: &Setup, task: &Task, process: &Process) -> Result<()> {
     write_text(setup, task, process, &text(setup, task, process, ",\"reason\":\"monitor-lost\""))
 }
 
+/// The room for a record, so that it can be written when the file system is full.
+pub fn reserve(setup: &Setup, task: &str) -> Result<()> {
+    let temporary = path(setup, task, "").with_extension("tmp");
+    let file = File::create(&temporary).context(|| format!("making {}", temporary.display()))?;
+    nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, 4096)
+        .context(|| format!("making room for {}", temporary.display()))
+}
+
 fn write_text(setup: &Setup, task: &Task, process: &Process, text: &str) -> Result<()> {
     let directory = Path::new(&setup.directory);
     let path = path(setup, &task.id, &process.id);
     let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary).context(|| format!("making {}", temporary.display()))?;
+    // Not made empty before it is written: that would give up what was reserved.
+    let open = || File::options().write(true).create(true).truncate(false).open(&temporary);
+    let mut file = insist(open).context(|| format!("making {}", temporary.display()))?;
     file.write_all(text.as_bytes()).context(|| format!("writing {}", temporary.display()))?;
+    file.set_len(text.len() as u64)?;
     file.sync_all().context(|| format!("syncing {}", temporary.display()))?;
     std::fs::rename(&temporary, &path).context(|| format!("renaming to {}", path.display()))?;
-    File::open(directory).and_then(|d| d.sync_all()).context(|| format!("syncing {}", directory.display()))
+    insist(|| File::open(directory))
+        .and_then(|d| d.sync_all())
+        .context(|| format!("syncing {}", directory.display()))
 }
 
 /// What a reader of a record needs.
@@ -45,6 +59,9 @@ pub struct Record {
     /// The runtime's `--root`.
     #[serde(default)]
     pub root: String,
+    /// So many bytes of a ring are its content; 0 is the default.
+    #[serde(default, rename = "ringBytes")]
+    pub ring_bytes: u64,
 }
 
 pub fn read(path: &Path) -> Result<Record> {
@@ -66,6 +83,9 @@ fn text(setup: &Setup, task: &Task, p: &Process, more: &str) -> String {
         &format!(",\"bundle\":{},\"root\":{}", quote(&task.bundle), quote(&crate::job::root(setup, task)));
     if p.dropped + p.unlogged > 0 {
         text += &format!(",\"droppedBytes\":{},\"unloggedBytes\":{}", p.dropped, p.unlogged);
+    }
+    if setup.standalone && p.id.is_empty() {
+        text += &format!(",\"ringBytes\":{}", setup.ring_limit);
     }
     text += more;
     text += &format!(

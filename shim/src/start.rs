@@ -19,6 +19,8 @@ const LISTENER: i32 = 3;
 const OWN: i32 = 4;
 const STATE: i32 = 5;
 const EVENTS: i32 = 6;
+/// So much of the event queue has its place from the start.
+pub const QUEUE: i64 = 64 << 10;
 
 /// What a configuration may ask of a monitor, as annotations of the container.
 #[derive(serde::Deserialize, Default)]
@@ -151,6 +153,9 @@ pub fn launch(
         | if fresh { OFlag::O_TRUNC } else { OFlag::empty() };
     let events = nix::fcntl::open(&directory.join("events"), flags, Mode::from_bits_truncate(0o600))
         .context(|| "the event queue")?;
+    // Some hundred events have their place also when the file system is full later.
+    nix::fcntl::fallocate(&events, nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, QUEUE)
+        .context(|| "making room for the event queue")?;
     let map = Map::open(sys::number(&state), fresh)?;
     root.listeners = if listener.is_some() { vec![LISTENER as u64, OWN as u64] } else { vec![OWN as u64] };
     root.events = EVENTS as u32 + 1;

@@ -169,6 +169,11 @@ impl Process {
     pub fn exited(&self) -> bool {
         self.exited_at != 0
     }
+
+    /// It runs, and there was no descriptor that tells of its end: none left, or it had ended already.
+    pub fn unwatched(&self) -> bool {
+        self.pid != 0 && self.pidfd == 0 && !self.exited()
+    }
 }
 
 impl State {

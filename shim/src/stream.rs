@@ -191,8 +191,10 @@ impl Stream {
         let from = if self.sink == 0 { stage_in } else { fd(self.ring_in).unwrap_or(stage_in) };
         let before = sys::load(&mark.ring);
         // Of a large batch the file gets no more than it is to keep. The rest goes where the monitor's own output goes, /dev/null,
-        // and is not copied.
+        // and is not copied; in the file its place is a hole, so that the last of the file is the last of the output. Should this
+        // head die in between, the next one makes the hole larger than it need be.
         let mut surplus = sys::queued(from).saturating_sub(self.ring_limit() as usize);
+        mark.ring.fetch_add(surplus as i64, SeqCst);
         while surplus > 0 {
             match sys::splice(from, Fd(1), surplus) {
                 Ok(n) if n > 0 => surplus -= n.min(surplus),

@@ -196,6 +196,7 @@ impl Worker<'_> {
                 let mut wanted: Vec<(u32, i16, Source)> = Vec::new();
                 if !process.exited() {
                     wanted.push((process.pidfd, libc::POLLIN, Source::Pid(t, p)));
+                    soon |= process.unwatched();
                 }
                 wanted.push((process.console_listener, libc::POLLIN, Source::Console(t, p)));
                 // Until there is a process, what the pipes hold are the words of a runtime that may yet fail: they are
@@ -350,7 +351,9 @@ impl Worker<'_> {
         let cred = nix::sys::socket::getsockopt(&conn, nix::sys::socket::sockopt::PeerCredentials);
         let slot = (1..CONNS).find(|s| !self.root.conns.iter().any(|c| c.slot as usize == *s));
         match (cred, slot) {
-            (Ok(cred), Some(slot)) if cred.uid() == nix::unistd::geteuid().as_raw() => {
+            (Ok(cred), Some(slot))
+                if cred.uid() == nix::unistd::geteuid().as_raw() && self.map.lane_reserve(slot).is_ok() =>
+            {
                 self.root.conns.push(Conn::fresh(self.map, slot, conn));
                 self.commit();
             }
@@ -498,6 +501,7 @@ impl Worker<'_> {
         if !self.root.state.closing.is_empty() {
             self.event(Event::Tick);
         }
+        self.watch_again();
     }
 }
 

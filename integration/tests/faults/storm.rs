@@ -150,7 +150,7 @@ impl Storm {
         match started {
             // The container may have ended by itself.
             Err((9, _) | (5, _)) => {}
-            Err(_) if client.answered(entry.waiting) || entry.killed => {}
+            Err(_) if entry.killed || ended(client, &entry.task.id) => {}
             Err(e) => self.verdict.statuses.push(format!("exec {name} of {}: {e:?}", entry.task.id)),
             Ok(_) => {
                 self.verdict.execs += 1;
@@ -232,6 +232,20 @@ impl Storm {
         let _ = std::fs::remove_file(entry.task.stdout.as_ref().expect("fifo"));
         let _ = std::fs::remove_dir_all(&entry.monitor.bundle.dir);
     }
+}
+
+/// Has the container ended by itself? The runtime may see that, and refuse an exec, before the monitor has said so.
+fn ended(client: &Client, id: &str) -> bool {
+    const STOPPED: u64 = 3;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        match client.call("State", target(id, "")) {
+            Ok(state) if state.int(4) != STOPPED => std::thread::sleep(Duration::from_millis(5)),
+            Ok(_) => return true,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// Waits for the end of what was killed: until then it looks like a head that is there, and the next fault would take the

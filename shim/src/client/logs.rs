@@ -2,10 +2,10 @@
 
 use super::{look, Options, Place};
 use crate::error::Result;
-use crate::place;
 use crate::state::Root;
 use crate::sys::map::Map;
 use crate::sys::{self};
+use crate::{place, record};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,12 @@ struct Stream {
 pub fn logs(place: &Place, options: &Options) -> Result<i32> {
     let disk = place::disk_dir(&place.namespace, &place.id);
     let root = look(place).ok().map(|(root, _)| root);
-    let keep = root.as_ref().map_or(0, |r| r.setup.ring_limit).max(64 << 10);
+    // Only so much of a ring is sure to have no hole in it.
+    let keep = match &root {
+        Some(root) => root.setup.ring_limit,
+        None => record::read(&place.record("")).map_or(0, |record| record.ring_bytes),
+    };
+    let keep = if keep == 0 { 64 << 10 } else { keep };
     let stream = |n: u8| {
         let file = |kind: &str| disk.join(format!("{}.{n}.{kind}", place.task));
         Stream { ring: file("ring"), spool: file("spool"), keep, at: 0 }
@@ -66,18 +71,18 @@ fn print(stream: usize, text: &[u8]) -> Result<()> {
 impl Stream {
     /// The ring; before it, what the client has not read yet and the ring no longer holds.
     fn begin(&mut self, unread: Option<(u64, u64)>) -> Vec<u8> {
-        let size = std::fs::metadata(&self.ring).map_or(0, |m| m.len());
-        let held = size.min(self.keep);
+        let held = std::fs::metadata(&self.ring).map_or(0, |m| m.len()).min(self.keep);
         let mut text = Vec::new();
         if let Some((from, to)) = unread.filter(|(from, to)| to - from > held) {
             text = read(&self.spool, from, to - from - held);
         }
-        self.at = size - held;
         text.extend(self.more());
         text
     }
 
     fn more(&mut self) -> Vec<u8> {
+        let size = std::fs::metadata(&self.ring).map_or(0, |m| m.len());
+        self.at = self.at.max(size.saturating_sub(self.keep));
         let text = read(&self.ring, self.at, u64::MAX);
         self.at += text.len() as u64;
         text

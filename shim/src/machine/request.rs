@@ -99,7 +99,7 @@ impl Step {
     /// Starts a job on an existing container, whose end answers the request.
     fn job(&mut self, asker: &Asker, task: &str, op: Op) -> Answer {
         self.task(task)?;
-        if self.state.ops.len() >= crate::sys::map::OPS {
+        if self.state.ops.len() + OWN_OPS >= OPS as usize {
             return Err(Error::system("too many requests are under way on this container"));
         }
         self.spawn(Op { task: task.into(), asker: asker.clone(), ..op });

@@ -75,3 +75,14 @@ fn state_survives_its_wire_form() {
     assert_eq!(State::decode(&state.bytes()).unwrap(), state);
     assert!(resume(&state).contains(&Action::Spawn { op: state.ops[0].id }));
 }
+
+/// The place of a job says, until the commit of its end, that it was done: no other job may take it within that step.
+#[test]
+fn a_job_that_begins_as_another_ends_has_a_place_of_its_own() {
+    let (state, _) = request(created(), "Start", &target());
+    let first = state.ops[0].slot;
+    let (state, _) = request(state, "Pause", &target());
+    let (state, actions) = done(state, 7);
+    assert!(actions.contains(&Action::Spawn { op: state.ops[0].id }));
+    assert_ne!(state.ops[0].slot, first);
+}

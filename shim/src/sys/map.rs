@@ -6,6 +6,7 @@
 use super::Fd;
 use crate::error::{Context, Error, Kind, Result};
 use nix::errno::Errno;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 /// "HYDRAMAP"; the number after it changes whenever the layout does.
@@ -24,7 +25,7 @@ pub const EXITS: usize = 512;
 /// One direction of one connection: a whole frame of the largest allowed size fits.
 pub const LANE: usize = (4 << 20) + (64 << 10);
 const STATE: usize = 4 << 20;
-/// Of a state's place so much has its pages from the start.
+/// Of a state's place so much has its pages from the start; and of a lane, from when it has a connection.
 const RESERVE: usize = 16 << 10;
 
 const HEADER: usize = 64 << 10;
@@ -123,6 +124,8 @@ pub enum Way {
 pub struct Map {
     base: *mut u8,
     pub fd: Fd,
+    /// So much of both states' places has its pages.
+    room: Cell<usize>,
 }
 
 impl Drop for Map {
@@ -130,6 +133,11 @@ impl Drop for Map {
         // SAFETY: the mapping was made in `open` with this size; the header's borrow ends with self.
         unsafe { libc::munmap(self.base.cast(), SIZE) };
     }
+}
+
+/// Gives a part of the file its pages: one that can't be had ends whoever writes there.
+fn reserve(fd: Fd, at: usize, length: usize) -> nix::Result<()> {
+    nix::fcntl::fallocate(fd, nix::fcntl::FallocateFlags::empty(), at as i64, length as i64)
 }
 
 impl Map {
@@ -140,8 +148,7 @@ impl Map {
             // What every head writes must have its pages: a full file system would end both of them at once.
             for at in [0, HEADER, HEADER + STATE] {
                 let length = if at == 0 { HEADER } else { RESERVE };
-                nix::fcntl::fallocate(fd, nix::fcntl::FallocateFlags::empty(), at as i64, length as i64)
-                    .context(|| "making room for the monitor's state")?;
+                reserve(fd, at, length).context(|| "making room for the monitor's state")?;
             }
         } else if nix::sys::stat::fstat(fd).context(|| "looking at the monitor's state file")?.st_size
             != SIZE as i64
@@ -162,7 +169,7 @@ impl Map {
         if base == libc::MAP_FAILED {
             return Err(Errno::last()).context(|| "mapping the monitor's state file");
         }
-        let map = Map { base: base.cast(), fd };
+        let map = Map { base: base.cast(), fd, room: Cell::new(RESERVE) };
         let header = map.header();
         if fresh {
             header.magic.store(MAGIC, SeqCst);
@@ -206,6 +213,13 @@ impl Map {
     pub fn commit(&self, state: &[u8]) -> Result<()> {
         if state.len() > STATE {
             return Err(Error::system(format!("the monitor's state of {} bytes does not fit", state.len())));
+        }
+        if state.len() > self.room.get() {
+            let room = state.len().next_multiple_of(RESERVE).min(STATE);
+            for at in [HEADER, HEADER + STATE] {
+                reserve(self.fd, at, room).context(|| "making room for the monitor's state")?;
+            }
+            self.room.set(room);
         }
         let header = self.header();
         let next = 1 - (header.current.load(SeqCst) & 1);
@@ -293,14 +307,19 @@ impl Map {
         self.copy_in(region, tail);
     }
 
-    /// Gives a lane's memory back.
+    /// Gives a lane's memory back, but for what is reserved.
     pub fn lane_forget(&self, slot: usize, way: Way) {
-        let region = self.lane(slot, way).1 as i64;
+        let region = (self.lane(slot, way).1 + RESERVE) as i64;
         // SAFETY: plain numbers; the hole reads as zero afterwards.
         unsafe {
             let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-            libc::fallocate(self.fd.0, mode, region, LANE as i64);
+            libc::fallocate(self.fd.0, mode, region, (LANE - RESERVE) as i64);
         }
+    }
+
+    /// A new connection has room for messages of the usual size, also when the file system is full later.
+    pub fn lane_reserve(&self, slot: usize) -> nix::Result<()> {
+        [Way::In, Way::Out].into_iter().try_for_each(|way| reserve(self.fd, self.lane(slot, way).1, RESERVE))
     }
 
     /// Writes down that a child ended. False if there is no room: it must stay a zombie until there is.

@@ -121,15 +121,17 @@ pub fn peek_child(block: bool) -> Result<Option<Change>> {
     wait(libc::P_ALL, 0, flags)
 }
 
-/// Takes one child's news away: removes a zombie, or acknowledges a stop.
-pub fn reap(pid: i32) {
-    let _ = wait(libc::P_PID, pid as u32, libc::WEXITED | libc::WSTOPPED | libc::WNOHANG);
+/// Takes away the news that was looked at, and no other: a child that stopped may have ended since, and that is still to be
+/// written down.
+pub fn reap(change: Change) {
+    let kind = if change.stopped { libc::WSTOPPED } else { libc::WEXITED };
+    let _ = wait(libc::P_PID, change.pid as u32, kind | libc::WNOHANG);
 }
 
 /// Has this child ended, and waits to be reaped?
-pub fn is_zombie(pid: i32) -> bool {
+pub fn zombie(pid: i32) -> Option<Change> {
     let flags = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
-    matches!(wait(libc::P_PID, pid as u32, flags), Ok(Some(_)))
+    wait(libc::P_PID, pid as u32, flags).ok().flatten()
 }
 
 /// Ends a child and waits until it is gone.
@@ -343,6 +345,18 @@ pub fn keep_on_exec(fd: Fd, keep: bool) {
 pub fn is_open(fd: Fd) -> bool {
     // SAFETY: plain numbers.
     unsafe { libc::fcntl(fd.0, libc::F_GETFD) != -1 }
+}
+
+/// Tries for up to two seconds while there is no descriptor or memory to be had: for what must not get lost for that.
+pub fn insist<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    for _ in 0..100 {
+        match attempt() {
+            Err(e) if [libc::EMFILE, libc::ENFILE, libc::ENOMEM].map(Some).contains(&e.raw_os_error()) => {}
+            result => return result,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    attempt()
 }
 
 pub fn now_ns() -> u64 {

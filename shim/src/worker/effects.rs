@@ -3,11 +3,12 @@
 use super::Worker;
 use crate::error::{Error, Kind};
 use crate::machine::{Action, Event};
-use crate::state::{Asker, Job, Op};
+use crate::state::{Asker, Job, Op, Process};
 use crate::stream::{close, fd, number};
 use crate::sys::map::{UPGRADED, UPGRADE_FAILED, UPGRADE_WANTED};
 use crate::sys::{self, Change, Fd, Side};
 use crate::{job, memory, record};
+use nix::errno::Errno;
 use std::sync::atomic::Ordering::SeqCst;
 
 impl Worker<'_> {
@@ -86,7 +87,7 @@ impl Worker<'_> {
             if !change.stopped {
                 self.ended(change);
             }
-            sys::reap(change.pid);
+            sys::reap(change);
         }
     }
 
@@ -193,7 +194,7 @@ impl Worker<'_> {
     /// A pidfd for the process, and an eye on the memory of its container.
     fn watch_process(&mut self, task: &str, exec: &str) {
         let Some(process) = self.root.state.process_mut(task, exec) else { return };
-        if process.pidfd == 0 && process.pid != 0 && !process.exited() {
+        if process.unwatched() {
             if let Ok(pidfd) = sys::pidfd_open(process.pid as i32) {
                 process.pidfd = number(pidfd);
             }
@@ -208,6 +209,33 @@ impl Worker<'_> {
             }
         }
         self.commit();
+    }
+
+    /// Processes without a pidfd are tried again. One that is gone, and whose end no head has heard of, was buried by somebody
+    /// else: both heads died while it was being made.
+    pub(super) fn watch_again(&mut self) {
+        let all = self.root.state.tasks.iter().flat_map(|t| t.processes().map(|p| (t.id.clone(), p)));
+        let unwatched: Vec<(String, String, u32, bool)> = all
+            .filter(|(_, p)| p.unwatched())
+            .map(|(task, p)| {
+                let gone = sys::pidfd_open(p.pid as i32).map(Fd::close) == Err(Errno::ESRCH);
+                let other = p.ticks != 0 && job::start_ticks(p.pid).is_some_and(|t| t != p.ticks);
+                (task, p.id.clone(), p.pid, gone || other)
+            })
+            .collect();
+        if unwatched.is_empty() {
+            return;
+        }
+        // What was reaped by a head before that is in its news by now.
+        self.children();
+        self.keepers_news();
+        for (task, exec, pid, gone) in unwatched {
+            if !gone {
+                self.watch_process(&task, &exec);
+            } else if self.root.state.process(&task, &exec).is_some_and(Process::unwatched) {
+                self.event(Event::Exit { pid, code: 255, core: false, unknown: true });
+            }
+        }
     }
 
     pub(super) fn memory_event(&mut self, t: usize) {
@@ -282,7 +310,7 @@ impl Worker<'_> {
                 }
             }
             if let errno @ UPGRADE_FAILED.. = wanted.load(SeqCst) {
-                let text = nix::errno::Errno::from_raw((errno - UPGRADE_FAILED) as i32).desc();
+                let text = Errno::from_raw((errno - UPGRADE_FAILED) as i32).desc();
                 said = Err(Error::system(format!("executing {exe}: {text}: the monitor stays as it is")));
             }
         }

@@ -55,7 +55,8 @@ impl Worker<'_> {
         for action in machine::resume(&self.root.state) {
             self.perform(action);
         }
-        self.upgrade();
+        // A stream that ended may have been written down, and nothing made of it yet.
+        self.event(machine::Event::Tick);
         // An acknowledgement may have been received and not yet looked at; no other will come.
         self.hear_publisher();
         // A batch that the last worker had begun to hand out waits for no descriptor.
@@ -71,6 +72,12 @@ impl Worker<'_> {
     /// terminal given to who waits for it, all else is closed and made again.
     pub(super) fn sort_out_descriptors(&mut self) {
         let header = self.map.header();
+        // The pidfd of a job that ended is no longer named; what its slot still says may by now stand for something else.
+        for (slot, number) in header.op_fds.iter().enumerate() {
+            if !self.root.state.ops.iter().any(|o| o.slot as usize == slot) {
+                number.store(0, SeqCst);
+            }
+        }
         let mut known = self.root.fds();
         known.extend([0, 1, 2, self.map.fd.0]);
         known.extend([&header.keeper_fd, &header.poke_fd, &header.child_fd].map(|f| f.load(SeqCst)));

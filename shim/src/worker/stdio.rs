@@ -508,6 +508,15 @@ impl Worker<'_> {
 
     /// A client listens in: FIFOs that it made, opened so that its end is noticed.
     pub(super) fn attach(&mut self, r: &AttachRequest) -> Result<Vec<u8>> {
+        let result = self.listen_in(r);
+        if result.is_err() {
+            // What was opened on the way, nobody knows.
+            self.sort_out_descriptors();
+        }
+        result
+    }
+
+    fn listen_in(&mut self, r: &AttachRequest) -> Result<Vec<u8>> {
         let Some(p) = self.root.state.process(&r.id, &r.exec_id).cloned() else {
             return Err(Error::new(Kind::NotFound, format!("container {} does not exist", r.id)));
         };

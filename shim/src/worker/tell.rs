@@ -4,6 +4,7 @@ use super::Worker;
 use crate::api::{Any, Envelope, ForwardRequest, Timestamp};
 use crate::error::Kind;
 use crate::pb::Message;
+use crate::start::QUEUE;
 use crate::state::Conn;
 use crate::stream::fd;
 use crate::sys::{self, Fd};
@@ -134,10 +135,14 @@ impl Worker<'_> {
         if read_at(queue, self.root.events_head, &mut length).is_ok() {
             self.root.events_head += 4 + u64::from(u32::from_le_bytes(length));
         }
+        let all = self.root.events_tail as i64;
         if self.root.events_head >= self.root.events_tail {
             (self.root.events_head, self.root.events_tail) = (0, 0);
         }
         self.commit();
+        if self.root.events_tail == 0 && all > QUEUE {
+            let _ = nix::unistd::ftruncate(queue, QUEUE);
+        }
     }
 
     /// A line for containerd's log, through the FIFO in the bundle; nobody waits for it.
