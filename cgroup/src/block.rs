@@ -14,7 +14,8 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use crate::error::{invalid, Context, Error, Kind, Result};
-use crate::sys::stat::{identify, open_in_root};
+use crate::inside::{self, Links};
+use crate::sys::stat::identify;
 
 /// A block device by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,7 +92,7 @@ impl Host {
         let inner = Host::with(&self.sys, &text);
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY;
         let root = nix::fcntl::open(format!("/proc/{pid}/root").as_str(), flags, Mode::empty());
-        let fd = root.and_then(|root| open_in_root(root.as_fd(), path));
+        let fd = root.and_then(|root| inside::resolve(root.as_fd(), path, Links::Inside));
         let fd = fd.with_context(|| format!("opening {} in the container", path.display()))?;
         self.behind(&fd, &inner, path, 0).map(|found| found.into_iter().collect())
     }

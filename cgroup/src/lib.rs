@@ -15,6 +15,7 @@ pub mod devices;
 mod dir;
 mod error;
 pub mod events;
+pub mod inside;
 pub mod layout;
 pub mod location;
 mod procs;

@@ -1,9 +1,7 @@
-//! openat2(2) and statx(2): what a path is, and on which mount it lies.
+//! statx(2): what a path is, and on which mount it lies.
 
-use std::ffi::CString;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
@@ -38,20 +36,4 @@ pub fn identify(fd: BorrowedFd<'_>) -> Result<Identity, Errno> {
 fn from_fdinfo(fd: BorrowedFd<'_>) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
     text.lines().find_map(|l| l.strip_prefix("mnt_id:"))?.trim().parse().ok()
-}
-
-/// Opens a path (O_PATH) as if `root` were the root directory: neither `..` nor a link leads out.
-pub fn open_in_root(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
-    let text = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: open_how is plain data for which zero is a valid value.
-    let mut how: libc::open_how = unsafe { MaybeUninit::zeroed().assume_init() };
-    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
-    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
-    // SAFETY: `text` is NUL terminated, `how` is a live struct of the size given.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_openat2, root.as_raw_fd(), text.as_ptr(), &how, size_of::<libc::open_how>())
-    };
-    let fd = Errno::result(fd)?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, ExitCode};
+use std::sync::mpsc;
 
 /// Groups of system calls that came together, with their numbers on x86-64 (from 424 on they are the same everywhere).
 const CALLS: &[(&str, &[u32])] = &[
@@ -86,18 +87,23 @@ fn main() -> ExitCode {
         panic!("no group named {unknown:?}; there are: {}", all().collect::<Vec<_>>().join(" "));
     }
     let calls = CALLS.iter().filter(|c| groups.contains(&c.0)).flat_map(|c| c.1).copied().collect::<Vec<_>>();
-    sys::forbid(&calls).unwrap_or_else(|e| panic!("the filter can't be installed: {e}"));
     let uses = USES.iter().filter(|u| groups.contains(&u.group)).collect::<Vec<_>>();
-    if !uses.is_empty() {
-        sys::ask(uses).unwrap_or_else(|e| panic!("the filter can't be installed: {e}"));
-    }
     let mut command = Command::new(&program);
     // So that a test knows what can't be had, and asks how that is said.
-    let status = command
-        .args(args)
-        .env("WITHOUT", groups.join(","))
-        .status()
-        .unwrap_or_else(|e| panic!("{program:?}: {e}"));
+    command.args(args).env("WITHOUT", groups.join(","));
+    let asked: Vec<u32> = uses.iter().flat_map(|u| u.calls).map(|number| *number as u32).collect();
+    let (send, receive) = mpsc::channel();
+    // Filters hold for a thread and what it starts. This one goes on without, to answer.
+    let run = std::thread::spawn(move || {
+        let installed = sys::forbid(&calls).and_then(|()| sys::ask(asked));
+        send.send(installed.unwrap_or_else(|e| panic!("the filter can't be installed: {e}")))
+            .expect("the other thread");
+        command.status().unwrap_or_else(|e| panic!("{program:?}: {e}"))
+    });
+    if let Ok(Some(listener)) = receive.recv() {
+        sys::answer(listener, &uses);
+    }
+    let status = run.join().expect("the program was started");
     status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(code as u8))
 }
 
@@ -106,24 +112,25 @@ mod sys {
     use super::{Call, Use};
     use libc::{sock_filter, sock_fprog, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
     use nix::errno::Errno;
-    use std::os::fd::RawFd;
-    use std::sync::mpsc;
+    use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+    use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
     /// Installs a filter that answers these calls with ENOSYS, for this process and its offspring.
     pub fn forbid(numbers: &[u32]) -> nix::Result<()> {
         install(numbers, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32, 0).map(drop)
     }
 
-    /// Has another thread decide over the calls that `uses` names, for this thread and what it starts.
-    pub fn ask(uses: Vec<&'static Use>) -> nix::Result<()> {
-        let (send, receive) = mpsc::channel();
-        let mut numbers: Vec<u32> = uses.iter().flat_map(|u| u.calls).map(|n| *n as u32).collect();
+    /// Installs a filter that asks who holds the listener over these calls, for this thread and what it starts.
+    pub fn ask(mut numbers: Vec<u32>) -> nix::Result<Option<OwnedFd>> {
+        if numbers.is_empty() {
+            return Ok(None);
+        }
+        numbers.sort_unstable();
         numbers.dedup();
-        std::thread::spawn(move || answer(receive.recv().expect("a listener"), &uses));
-        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-        let listener = install(&numbers, libc::SECCOMP_RET_USER_NOTIF, flags)?;
-        send.send(listener).expect("the thread is there");
-        Ok(())
+        let listener =
+            install(&numbers, libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(Some(unsafe { OwnedFd::from_raw_fd(listener) }))
     }
 
     fn install(numbers: &[u32], verdict: u32, flags: libc::c_ulong) -> nix::Result<RawFd> {
@@ -142,11 +149,19 @@ mod sys {
         Errno::result(r).map(|fd| fd as RawFd)
     }
 
-    /// Lets every call go on that no use refuses, until nobody is left who could make one.
-    fn answer(listener: RawFd, uses: &[&Use]) {
+    /// Lets every call go on that no use refuses, until nobody is left who could make one: who outlives the program
+    /// would get ENOSYS for each.
+    pub fn answer(listener: OwnedFd, uses: &[&Use]) {
         const RECEIVE: libc::c_ulong = 0xc050_2100; // SECCOMP_IOCTL_NOTIF_RECV
         const SEND: libc::c_ulong = 0xc018_2101; // SECCOMP_IOCTL_NOTIF_SEND
         loop {
+            let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut ready, PollTimeout::NONE) {
+                Ok(_) if ready[0].revents().is_some_and(|r| r.contains(PollFlags::POLLIN)) => {}
+                Ok(_) => return,
+                Err(_) => continue,
+            }
+            let listener = listener.as_raw_fd();
             // SAFETY: zeros are a valid seccomp_notif, and what the kernel demands to get.
             let mut asked: libc::seccomp_notif = unsafe { std::mem::zeroed() };
             // SAFETY: the request wants a seccomp_notif that lives for the call.

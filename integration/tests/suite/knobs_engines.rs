@@ -35,13 +35,14 @@ fn a_class_for_each_runtime(engine: &Engine, name: &str) {
         $D update --pids-limit 70 --memory 96m --memory-swap 96m $N >/dev/null
         limit $p pids.max; limit $p {}
         $D exec $N sh -c 'read a _ </proc/uptime; dd if=/dev/zero of=/data/x bs=64k count=400 oflag=direct 2>/dev/null; read b _ </proc/uptime; echo $a $b'
+        $D restart -t 0 $N >/dev/null; limit $(pid $N) pids.max
         $D rm -f $N >/dev/null",
         memory_file()
     );
     let out = script(engine, &text, name);
     let lines: Vec<_> = out.stdout.lines().collect();
-    let [created, updated, memory, written] = lines[..] else { panic!("{out}") };
-    assert_eq!([created, updated], ["45"; 2], "{out}");
+    let [created, updated, memory, written, restarted] = lines[..] else { panic!("{out}") };
+    assert_eq!([created, updated, restarted], ["45"; 3], "{out}");
     assert_eq!(memory, (96u64 << 20).to_string(), "{out}");
     if let Err(why) = disk {
         return println!("SKIP+ no disk to write to: {why}");

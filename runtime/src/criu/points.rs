@@ -1,11 +1,12 @@
 //! Mount points for a restore: criu wants them to be there.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
+use cgroup::inside::{self, Links};
 use nix::errno::Errno;
-use nix::fcntl::{openat2, OFlag, OpenHow, ResolveFlag};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{mkdirat, Mode};
 
 use super::mounts::is_bind;
@@ -46,7 +47,8 @@ pub fn make(rootfs: &Path, bundle: &Path, mounts: &[Mount]) -> Result<()> {
 /// Part by part, each looked up inside `base`: no link leads out of it.
 fn point(base: &Path, path: &Path, directory: bool) -> Result<()> {
     let root = OwnedFd::from(File::open(base).with_context(|| format!("open {}", base.display()))?);
-    let mut parent = open(root.as_fd(), Path::new("."))?;
+    let resolve = |path: &Path| inside::resolve(root.as_fd(), path, Links::Inside);
+    let mut parent = resolve(Path::new("."))?;
     let mut done = PathBuf::from(".");
     let names: Vec<_> =
         path.components().filter(|c| !matches!(c, Component::RootDir | Component::CurDir)).collect();
@@ -55,10 +57,10 @@ fn point(base: &Path, path: &Path, directory: bool) -> Result<()> {
             return Err(Error::invalid(format!("{}: '..' in a mount's destination", path.display())));
         };
         done.push(name);
-        parent = match open(root.as_fd(), &done) {
+        parent = match resolve(&done) {
             Err(Errno::ENOENT) if directory || i + 1 < names.len() => {
                 mkdirat(&parent, *name, Mode::from_bits_truncate(0o755))?;
-                open(root.as_fd(), &done)?
+                resolve(&done)?
             }
             Err(Errno::ENOENT) => {
                 let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
@@ -68,11 +70,6 @@ fn point(base: &Path, path: &Path, directory: bool) -> Result<()> {
         };
     }
     Ok(())
-}
-
-fn open(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    openat2(root, path, how)
 }
 
 #[cfg(test)]

@@ -91,7 +91,10 @@ impl Resolver {
         let mut add = |devices: cgroup::Result<Vec<Device>>| match devices {
             Ok(devices) => found.extend(devices),
             // tmpfs, proc, nfs and the like; and mounts that are covered or gone meanwhile.
-            Err(e) => log::debug!("no device: {e}"),
+            Err(e) if matches!(e.kind(), cgroup::Kind::Unsupported | cgroup::Kind::NotFound) => {
+                log::debug!("no device: {e}");
+            }
+            Err(e) => log::warn!("no limit on the devices of a mount: {e}"),
         };
         match &self.view {
             View::Planned { rootfs, mounts } => {

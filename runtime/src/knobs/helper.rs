@@ -95,7 +95,8 @@ fn watch(dir: &Path) -> Result<()> {
     let init = state.init.take().ok_or_else(|| Error::new(Kind::State, "no process to watch"))?;
     let Some(location) = state.cgroup.take() else { return Ok(()) };
     let mounts = File::open(format!("/proc/{}/mountinfo", init.pid))?;
-    let pidfd = process::pidfd_open(init.pid)?;
+    // Before Linux 5.3 its end is noticed at the next tick.
+    let pidfd = process::pidfd_open(init.pid).ok();
     let mut modified = modified(dir);
     let mut budget = Budget::new(&location, &state.knobs)?;
     if state.knobs.follow_mounts {
@@ -103,14 +104,14 @@ fn watch(dir: &Path) -> Result<()> {
         follow(dir, &state.id);
     }
     while is_alive(init) && state.knobs.needs_helper() {
-        let mut fds =
-            [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(mounts.as_fd(), PollFlags::POLLPRI)];
-        let watched = if state.knobs.follow_mounts { &mut fds[..] } else { &mut fds[..1] };
+        let followed = state.knobs.follow_mounts.then(|| PollFd::new(mounts.as_fd(), PollFlags::POLLPRI));
+        let end = pidfd.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+        let mut watched: Vec<_> = followed.into_iter().chain(end).collect();
         let timeout = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::MAX);
         // Asleep, it needs none of the program in memory.
         memory::leave_text();
-        let ready = poll(watched, timeout).unwrap_or(0);
-        if ready > 0 && watched.get(1).is_some_and(|fd| fd.any() == Some(true)) {
+        let ready = poll(&mut watched, timeout).unwrap_or(0);
+        if ready > 0 && state.knobs.follow_mounts && watched[0].any() == Some(true) {
             follow(dir, &state.id);
         }
         // An `update` under way reads and writes the same limits.
