@@ -32,6 +32,8 @@ pub enum Request {
     /// The same as the parent hears of it: the descriptor's number in the child. The filter is in force, and may send any
     /// call but write(2) to the very agent that the listener is for.
     ListenerNumber(i32),
+    /// Capabilities, one bit each, that were asked for and are not to be had. No answer is awaited.
+    Ungranted(u64),
     /// All done that can fail; waiting for `Go`.
     Ready,
     /// What went wrong; nothing follows.
@@ -77,6 +79,7 @@ impl ToParent {
             Request::Console(fd) => self.send(b"c", Some(fd.as_fd())),
             Request::SeccompListener(fd) => self.tell_listener(fd.as_raw_fd()),
             Request::ListenerNumber(number) => self.tell_listener(*number),
+            Request::Ungranted(caps) => return self.tell_ungranted(*caps),
             Request::Ready => self.send(b"r", None),
             Request::Failed(e) => {
                 self.fail(e);
@@ -96,6 +99,12 @@ impl ToParent {
     pub fn tell_forked(&self, pid: i32) -> Result<()> {
         let mut text = vec![b'p'];
         text.extend_from_slice(&pid.to_le_bytes());
+        self.send(&text, None)
+    }
+
+    pub fn tell_ungranted(&self, caps: u64) -> Result<()> {
+        let mut text = vec![b'u'];
+        text.extend_from_slice(&caps.to_le_bytes());
         self.send(&text, None)
     }
 
@@ -165,6 +174,7 @@ impl ToChild {
             b'h' => Request::RunHooks,
             b'c' => return with_fd(Request::Console).map(Some),
             b's' => Request::ListenerNumber(rest.try_into().map_or(-1, i32::from_le_bytes)),
+            b'u' => Request::Ungranted(rest.try_into().map_or(0, u64::from_le_bytes)),
             b'r' => Request::Ready,
             b'f' => Request::Failed(decode_failure(rest)),
             other => {

@@ -147,6 +147,12 @@ impl Child {
                     self.link.go()?;
                     on(self.pid, Request::SeccompListener(listener))?;
                 }
+                Some(Request::Ungranted(caps)) => {
+                    log::warn!(
+                        "capabilities that can't be granted: [{}]",
+                        init::attrs::caps::names(caps).join(" ")
+                    );
+                }
                 Some(request) => {
                     on(self.pid, request)?;
                     self.link.go()?;

@@ -233,7 +233,7 @@ fn files() {
         "/data",
         "/data/file",
         "/work",
-        "/work/deep",
+        "/srv/deep",
     ] {
         let text = match fs::metadata(path) {
             Ok(m) => format!("mode={:o} owner={}:{}", m.mode(), m.uid(), m.gid()),

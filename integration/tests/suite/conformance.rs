@@ -266,6 +266,25 @@ fn capabilities_that_cannot_be_granted_are_warned_of() {
 }
 
 #[test]
+fn capabilities_that_the_caller_lacks_are_warned_of() {
+    differs!(Runc, "1.1 fails");
+    differs!(Crun, "1.8.1 fails");
+    let c = Container::sh("lacking", "grep CapPrm /proc/self/status").with(|c| {
+        for set in ["bounding", "permitted", "effective"] {
+            c["process"]["capabilities"][set] = json!(["CAP_KILL", "CAP_WAKE_ALARM"]);
+        }
+    });
+    c.bundle.write();
+    let log = c.bundle.dir.join("log");
+    let run = Run::new("setpriv").args(["--bounding-set", "-wake_alarm"]).args([host::runtime()]);
+    let run = run.args(["--root".as_ref(), c.root.as_os_str(), "--log".as_ref(), log.as_os_str()]);
+    let run = run.args(["run".as_ref(), "--bundle".as_ref(), c.bundle.dir.as_os_str()]);
+    run.args([&c.id]).ok().says("CapPrm:\t0000000000000020");
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("level=warning") && log.contains("[CAP_WAKE_ALARM]"), "{log}");
+}
+
+#[test]
 fn what_is_absent_of_the_process_is_left_alone() {
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
     let c = Container::sh("absent", "cat /proc/self/oom_score_adj; tty").with(|c| {

@@ -7,10 +7,10 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::state::{Container, Status};
 
 pub fn pause(setting: &Setting, id: &str) -> Result<u8> {
-    if monitor::relay(setting, "pause", id)? {
+    let mut container = setting.load(id)?;
+    if container.state.monitored && monitor::relay(setting, "pause", id)? {
         return Ok(0);
     }
-    let mut container = setting.load(id)?;
     let _lock = container.lock(LOCK_DEADLINE)?;
     match container.status() {
         Status::Running | Status::Created => {}
@@ -21,10 +21,10 @@ pub fn pause(setting: &Setting, id: &str) -> Result<u8> {
 }
 
 pub fn resume(setting: &Setting, id: &str) -> Result<u8> {
-    if monitor::relay(setting, "resume", id)? {
+    let mut container = setting.load(id)?;
+    if container.state.monitored && monitor::relay(setting, "resume", id)? {
         return Ok(0);
     }
-    let mut container = setting.load(id)?;
     let _lock = container.lock(LOCK_DEADLINE)?;
     if container.status() != Status::Paused {
         return refuse("container not paused".into());

@@ -42,7 +42,7 @@ pub fn apply(init: &Init<'_>, link: &ToParent) -> Result<()> {
         attrs::rlimits::apply(&init.plan.process.rlimits, 0)?;
     }
     hide_descriptors(init);
-    take_ids(plan, entered)?;
+    take_ids(plan, entered, link)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(plan.umask.unwrap_or(0o022)));
     Ok(())
 }
@@ -116,7 +116,7 @@ fn hide_descriptors(init: &Init<'_>) {
 }
 
 /// `entered`: root could go to the working directory, and is there.
-fn take_ids(plan: &Process, entered: bool) -> Result<()> {
+fn take_ids(plan: &Process, entered: bool, link: &ToParent) -> Result<()> {
     attrs::caps::bound(&plan.caps)?;
     nix::sys::prctl::set_keepcaps(true).context("keeping capabilities over the change of ids")?;
     set_groups(&plan.groups)?;
@@ -129,7 +129,10 @@ fn take_ids(plan: &Process, entered: bool) -> Result<()> {
         verify_cwd()?;
     }
     nix::sys::prctl::set_keepcaps(false).context("clearing keepcaps")?;
-    attrs::caps::apply(&plan.caps).map(drop)
+    match attrs::caps::apply(&plan.caps)? {
+        0 => Ok(()),
+        missing => link.tell_ungranted(missing),
+    }
 }
 
 fn set_groups(groups: &[u32]) -> Result<()> {

@@ -36,9 +36,9 @@ pub fn set_command_line(text: &str) {
 ///
 /// # Safety
 /// `argv` holds `argc` terminated strings, as the C standard has it.
-// A test has the harness's own main.
-#[cfg_attr(not(test), no_mangle)]
-#[cfg_attr(test, allow(dead_code))]
+// A test has the harness's own main, a fuzz target libFuzzer's.
+#[cfg_attr(not(any(test, fuzzing)), no_mangle)]
+#[cfg_attr(any(test, fuzzing), allow(dead_code))]
 unsafe extern "C" fn main(argc: libc::c_int, argv: *const *const libc::c_char) -> libc::c_int {
     open_standard_streams();
     // SAFETY: sets a disposition before there is another thread. A reader who went away is an error of write(2).

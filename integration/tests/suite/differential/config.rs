@@ -127,7 +127,7 @@ fn process(r: &mut Random, c: &mut Value, mapped: bool) {
         p["user"]["umask"] = (*r.one(&[0, 0o22, 0o27, 0o77, 0o777])).into();
     }
     p["noNewPrivileges"] = r.percent(50).into();
-    p["cwd"] = (*r.one::<&str>(&["/", "/", "/tmp", "/data-of-the-image", "/work/deep"])).into();
+    p["cwd"] = (*r.one::<&str>(&["/", "/", "/tmp", "/data-of-the-image", "/srv/deep"])).into();
     if r.percent(40) {
         // The host's root may lack the right to lower it.
         p["oomScoreAdj"] = (*r.one(&[0, 1, 100, 1000])).into();
