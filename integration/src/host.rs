@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -81,6 +81,20 @@ pub fn cgroups() -> Cgroups {
     } else {
         Cgroups::V1
     }
+}
+
+/// A process in a mount namespace without the v2 part of a hybrid host, which crun refuses; what is written there lands in a
+/// tmpfs. Whoever wants it longer than the process opens its namespace.
+pub fn without_unified() -> Child {
+    let script = "umount /sys/fs/cgroup/unified && mount -t tmpfs none /sys/fs/cgroup/unified; echo; exec sleep 1000000";
+    let mut holder = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("unshare");
+    // The line says that the mounts are done.
+    let _ = std::io::Read::read(holder.stdout.as_mut().expect("stdout"), &mut [0]);
+    holder
 }
 
 /// Whether every v1 hierarchy that is in use is mounted where it belongs. containerd's shim neither hears of OOM nor has

@@ -58,7 +58,22 @@ fn janitor() -> &'static Janitor {
 
 /// The name that everything this test program makes carries.
 pub fn name() -> String {
-    format!("hydra-test-{}", std::process::id())
+    name_of(std::process::id())
+}
+
+fn name_of(pid: u32) -> String {
+    format!("hydra-test-{pid}")
+}
+
+/// Waits until the janitor of another test program, which has ended, has done its work.
+pub fn until_swept(pid: u32) {
+    let theirs = scratch().with_file_name(name_of(pid));
+    for _ in 0..3000 {
+        if !theirs.exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
 }
 
 /// A folder for everything, gone at the end.

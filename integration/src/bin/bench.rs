@@ -137,15 +137,9 @@ fn riders() -> Vec<Rider> {
     riders
 }
 
-/// A mount namespace without the v2 part of the hierarchy; what is written there lands in a tmpfs.
+/// A mount namespace without the v2 part of the hierarchy.
 fn without_unified() -> File {
-    let script = "umount /sys/fs/cgroup/unified && mount -t tmpfs none /sys/fs/cgroup/unified; echo; exec sleep 1000000";
-    let mut holder = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("unshare");
-    let _ = std::io::Read::read(holder.stdout.as_mut().expect("stdout"), &mut [0]);
+    let mut holder = host::without_unified();
     let file = File::open(format!("/proc/{}/ns/mnt", holder.id())).expect("namespace");
     let _ = holder.kill();
     let _ = holder.wait();

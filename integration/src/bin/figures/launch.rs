@@ -1,5 +1,6 @@
 //! HYDRA's table 1: from `docker run` to the first answered request.
 
+use crate::outage::PATIENCE;
 use crate::rows::Sheet;
 use crate::server::{server, SERVERS};
 use crate::stack::Daemons;
@@ -13,10 +14,6 @@ use std::time::Instant;
 
 const HEADER: &str = "pass,stack,server,round,ms";
 
-fn rounds(plan: &Plan) -> u32 {
-    plan.pick(&[8], &[1])[0]
-}
-
 fn servers<'a>(plan: &Plan, all: &'a [&'a str]) -> &'a [&'a str] {
     plan.pick(all, &["redis"])
 }
@@ -25,10 +22,10 @@ pub fn docker(plan: &Plan, daemons: &Daemons, stack: &str, pass: u32) -> Vec<She
     let mut sheet = Sheet::new("launch.csv", HEADER);
     let all: Vec<&str> = SERVERS.iter().map(|s| s.name).collect();
     for name in servers(plan, &all) {
-        for round in 0..rounds(plan) {
+        for round in 0..plan.rounds(8, 2) {
             let start = Instant::now();
             let address = daemons.run("launch", name);
-            if let Some(ms) = server(name).first_answer(&address, start) {
+            if let Some(ms) = server(name).first_answer(&address, start, PATIENCE) {
                 sheet.add(&[&pass, &stack, name, &round, &ms]);
             }
             daemons.sweep();
@@ -43,14 +40,14 @@ pub fn alone(plan: &Plan, rootfs: &Path, stack: &str, pass: u32) -> Vec<Sheet> {
     let mut sheet = Sheet::new("launch.csv", HEADER);
     let all: Vec<&str> = SERVERS.iter().map(|s| s.name).collect();
     for name in servers(plan, &all) {
-        for round in 0..rounds(plan) {
+        for round in 0..plan.rounds(8, 2) {
             let fresh = Fresh::new(rootfs);
             let start = Instant::now();
             let end = match stack {
                 "no container" => chroot(&fresh.merged, name),
                 _ => standalone(&fresh.dir, name),
             };
-            let took = server(name).first_answer("127.0.0.1", start);
+            let took = server(name).first_answer("127.0.0.1", start, PATIENCE);
             end();
             if let Some(ms) = took {
                 sheet.add(&[&pass, &stack, name, &round, &ms]);

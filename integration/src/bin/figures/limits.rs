@@ -9,7 +9,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const HEADER: &str = "pass,kind,second,asked,achieved";
+const HEADER: &str = "pass,kind,from,until,asked,achieved";
+
+/// How long the counters run between two looks. A TCP sender that a policer stops comes in bursts some 200 ms apart, the
+/// least time after which it sends lost data again: looked at more often, the picture is of TCP and not of the limit.
+const LOOK: Duration = Duration::from_millis(500);
 
 pub fn measure(plan: &Plan, daemons: &Daemons, pass: u32) -> Vec<Sheet> {
     let mut sheet = Sheet::new("limits.csv", HEADER);
@@ -43,11 +47,11 @@ impl Course<'_> {
             update(self.daemons, &[self.flag, value]);
             let begin = Instant::now();
             while begin.elapsed() < step {
-                std::thread::sleep(Duration::from_millis(self.plan.pick(&[1000], &[250])[0]));
+                std::thread::sleep(LOOK);
                 let (now, time) = ((self.count)(), Instant::now());
                 let rate = (now - last) / (time - at).as_secs_f64() / self.scale;
-                let second = (time - start).as_secs_f64();
-                sheet.add(&[&self.pass, &self.kind, &format!("{second:.2}"), number, &format!("{rate:.3}")]);
+                let [from, until] = [at, time].map(|t| format!("{:.3}", (t - start).as_secs_f64()));
+                sheet.add(&[&self.pass, &self.kind, &from, &until, number, &format!("{rate:.3}")]);
                 (last, at) = (now, time);
             }
         }

@@ -4,9 +4,11 @@
 //! so that a run that was cut short goes on where it was.
 
 mod api;
+mod budget;
 mod draw;
 mod launch;
 mod limits;
+mod load;
 mod outage;
 mod report;
 mod restore;
@@ -15,7 +17,7 @@ mod scale;
 mod server;
 mod stack;
 
-use integration::{host, Run};
+use integration::{host, janitor, Run};
 use rows::{Rows, Sheet};
 use stack::{Daemons, Monitor, Stack};
 use std::path::{Path, PathBuf};
@@ -25,6 +27,8 @@ use std::time::Instant;
 /// How much is measured.
 pub struct Plan {
     quick: bool,
+    /// The part of the whole run's repetitions that `BUDGET` allows: 1 without it.
+    share: f64,
 }
 
 impl Plan {
@@ -34,6 +38,19 @@ impl Plan {
             true => quick,
             false => whole,
         }
+    }
+
+    /// How often something is repeated: as often as in a whole run, or less by the budget, but not below `least`.
+    pub fn rounds(&self, whole: u32, least: u32) -> u32 {
+        match self.quick {
+            true => 1,
+            false => ((f64::from(whole) * self.share).round() as u32).max(least),
+        }
+    }
+
+    /// Whether a budget leaves things out, and not only repetitions.
+    pub fn reduced(&self) -> bool {
+        self.share < 1.0
     }
 }
 
@@ -65,43 +82,84 @@ impl Block {
 
 fn main() {
     assert!(nix::unistd::geteuid().is_root(), "the measurements need root");
-    let plan = Plan { quick: host::quick() };
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("workspace").to_path_buf();
+    let budget =
+        std::env::var("BUDGET").ok().and_then(|b| b.parse::<f64>().ok()).map(|minutes| minutes * 60.0);
+    let plan = budget::plan(host::quick(), budget);
     let work = top.join("target/figures").join(if plan.quick { "quick" } else { "whole" });
-    if plan.quick {
+    let mine = std::env::var(ONE).ok();
+    if plan.quick && mine.is_none() {
         let _ = std::fs::remove_dir_all(&work);
     }
     let mut rows = Rows::open(&work);
-    let image = cache().join("servers.tar");
-    let began = Instant::now();
-    let blocks = blocks(&plan);
-    for (n, block) in blocks.iter().enumerate() {
-        if rows.is_done(&block.key()) || unwanted(block) {
-            continue;
-        }
-        println!("[{:4.0} s] {}/{} {}", began.elapsed().as_secs_f64(), n + 1, blocks.len(), block.key());
-        let sheets = measure(&plan, block, &image);
-        rows.save(&block.key(), sheets);
+    let blocks: Vec<Block> = blocks(&plan).into_iter().filter(wanted).collect();
+    if let Some(key) = mine {
+        let block = blocks.iter().find(|b| b.key() == key).expect("a block of that name");
+        return rows.save(&key, measure(&plan, block, &cache().join("servers.tar")));
     }
+    let failed = measure_all(&plan, &blocks, &mut rows, budget);
     let out = if plan.quick { work.join("out") } else { top.join("docs/figures") };
-    report::write(&rows.dir, &out, &about(&plan));
+    report::write(&rows.dir, &out, &about(&plan, budget, &blocks, &rows));
     if !plan.quick {
         keep_data(&rows.dir, &out.join("data"));
     }
-    println!(
-        "{} blocks in {:.0} s; the figures are in {}",
-        blocks.len(),
-        began.elapsed().as_secs_f64(),
-        out.display()
-    );
+    println!("the figures are in {}", out.display());
     // What a test runner's log is looked through for.
-    println!("test result: ok. {} passed; 0 failed", blocks.len());
+    let passed = blocks.iter().filter(|b| rows.is_done(&b.key())).count();
+    println!("test result: {}. {passed} passed; {failed} failed", if failed == 0 { "ok" } else { "FAILED" });
+    std::process::exit(i32::from(failed > 0));
+}
+
+/// Names the one block that a process of ours is to measure.
+const ONE: &str = "FIGURES_BLOCK";
+
+/// Every block that isn't done yet, each in a process of its own, so that one that fails costs no other. How many failed.
+fn measure_all(plan: &Plan, blocks: &[Block], rows: &mut Rows, budget: Option<f64>) -> usize {
+    let open = |rows: &Rows| blocks.iter().filter(|b| !rows.is_done(&b.key())).count();
+    let expected: f64 =
+        blocks.iter().filter(|b| !rows.is_done(&b.key())).map(|b| budget::cost(plan, b)).sum();
+    println!("{} blocks to measure, about {:.0} minutes", open(rows), (expected / 60.0).ceil());
+    let (began, mut failed) = (Instant::now(), 0);
+    for (n, block) in blocks.iter().enumerate() {
+        let key = block.key();
+        if rows.is_done(&key) {
+            continue;
+        }
+        let cost = budget::cost(plan, block);
+        // What the estimates were short of may fall on the second pass, which repeats the first.
+        if block.pass > 1 && budget.is_some_and(|b| began.elapsed().as_secs_f64() + cost > b) {
+            println!(
+                "[{:4.0} s] {}/{} {key}: no time left",
+                began.elapsed().as_secs_f64(),
+                n + 1,
+                blocks.len()
+            );
+            continue;
+        }
+        let start = Instant::now();
+        print!("[{:4.0} s] {}/{} {key}", began.elapsed().as_secs_f64(), n + 1, blocks.len());
+        println!(", about {cost:.0} s");
+        let mut child = Command::new(std::env::current_exe().expect("own path"))
+            .env(ONE, &key)
+            .spawn()
+            .expect("a process for the block");
+        let status = child.wait().expect("wait");
+        janitor::until_swept(child.id());
+        println!("  took {:.0} s", start.elapsed().as_secs_f64());
+        if status.success() {
+            rows.mark(&key);
+        } else {
+            println!("  failed: {status}; left out");
+            failed += 1;
+        }
+    }
+    failed
 }
 
 /// `FIGURES="Restore Launch"` measures those alone.
-fn unwanted(block: &Block) -> bool {
+fn wanted(block: &Block) -> bool {
     let wanted = std::env::var("FIGURES").unwrap_or_default();
-    !wanted.is_empty() && !wanted.split_whitespace().any(|w| format!("{:?}", block.figure) == w)
+    wanted.is_empty() || wanted.split_whitespace().any(|w| format!("{:?}", block.figure) == w)
 }
 
 fn cache() -> PathBuf {
@@ -169,7 +227,7 @@ fn measure(plan: &Plan, block: &Block, image: &Path) -> Vec<Sheet> {
     let mut daemons = Daemons::start(stack, &cache().join("docker"), image);
     match block.figure {
         Figure::Restore => restore::measure(plan, &mut daemons, name, pass),
-        Figure::Outage => outage::measure(plan, &mut daemons, name, pass),
+        Figure::Outage => outage::measure(plan, &mut daemons, &unpacked(image), name, pass),
         Figure::Launch => launch::docker(plan, &daemons, name, pass),
         Figure::ScaleRedis => scale::measure(plan, &daemons, name, "redis", pass),
         Figure::ScaleTomcat => scale::measure(plan, &daemons, name, "tomcat", pass),
@@ -181,10 +239,10 @@ fn measure(plan: &Plan, block: &Block, image: &Path) -> Vec<Sheet> {
 /// `make bench`'s measurement of the runtimes alone, with its raw numbers.
 fn micro(plan: &Plan, pass: u32) -> Vec<Sheet> {
     let mut sheet = Sheet::new("micro.csv", "pass,program,what,ms");
-    let csv = integration::janitor::scratch().join("bench.csv");
+    let csv = janitor::scratch().join("bench.csv");
     let program = std::env::current_exe().expect("own path").with_file_name("bench");
     let mut bench = Run::new(program).env("BENCH_CSV", &csv).patient(20);
-    if let Some(youki) = std::env::var_os("YOUKI") {
+    if let Some(youki) = stack::youki() {
         bench = bench.env("BENCH_ALSO", youki);
     }
     if plan.quick {
@@ -221,7 +279,7 @@ fn keep_data(from: &Path, to: &Path) {
 }
 
 /// Machine, kernel and versions.
-fn about(plan: &Plan) -> String {
+fn about(plan: &Plan, budget: Option<f64>, blocks: &[Block], rows: &Rows) -> String {
     let first = |program: &str, args: &[&str]| {
         let out = Command::new(program).args(args).output();
         let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
@@ -236,8 +294,14 @@ fn about(plan: &Plan) -> String {
     let cores = cpu.lines().filter(|l| l.starts_with("processor")).count();
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = memory.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    let mut passes = Vec::new();
+    for pass in 1..=blocks.iter().map(|b| b.pass).max().unwrap_or(0) {
+        let of_pass = || blocks.iter().filter(|b| b.pass == pass);
+        let done = of_pass().filter(|b| rows.is_done(&b.key())).count();
+        passes.push(format!("{done} of {} blocks in pass {pass}", of_pass().count()));
+    }
     [
-        format!("{} run of `make figures`.", if plan.quick { "A quick" } else { "A whole" }),
+        format!("{} Measured: {}.", budget::words(plan, budget), passes.join(", ")),
         format!(
             "Machine: {cores} x {model}, {} GiB; Linux {}; cgroups {:?}.",
             kib >> 20,
@@ -245,11 +309,12 @@ fn about(plan: &Plan) -> String {
             host::cgroups()
         ),
         format!(
-            "Programs: {}; {}; {}; {}; {}.",
+            "Programs: {}; {}; {}; {}; {}; {}.",
             first("dockerd", &["--version"]),
             first("containerd", &["--version"]),
             first("runc", &["--version"]),
             first("crun", &["--version"]),
+            stack::youki().map_or("youki: not there".into(), |y| first(&y.to_string_lossy(), &["--version"])),
             first(&host::runtime().to_string_lossy(), &["--version"]),
         ),
     ]

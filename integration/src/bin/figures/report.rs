@@ -1,6 +1,6 @@
 //! From the raw rows to plots and one page of tables.
 
-use crate::draw::{Bars, Lines, Spread};
+use crate::draw::{rank, Bars, Course, Lines, Spread};
 use crate::rows::{median, quantile, Table};
 use std::fmt::Write;
 use std::fs;
@@ -11,6 +11,7 @@ pub fn write(data: &Path, out: &Path, about: &str) {
     let mut page = format!("# Tables\n\n{about}\n");
     restore(data, out, &mut page);
     outage(data, out, &mut page);
+    throughput(data, out, &mut page);
     launch(data, out, &mut page);
     scale(data, out, &mut page);
     limits(data, out, &mut page);
@@ -32,7 +33,10 @@ fn table(
     groups: &[String],
     series: &[(String, Vec<Option<Spread>>)],
 ) {
-    let _ = write!(page, "\n## {title}\n\n| {corner} |");
+    let counts = || series.iter().flat_map(|s| s.1.iter().flatten().map(|v| v.count));
+    let (fewest, most) = (counts().min().unwrap_or(0), counts().max().unwrap_or(0));
+    let many = if fewest == most { format!("{most}") } else { format!("{fewest} to {most}") };
+    let _ = write!(page, "\n## {title}\n\nMedian (quartiles) of {many} values.\n\n| {corner} |");
     groups.iter().for_each(|g| _ = write!(page, " {g} |"));
     let _ = writeln!(page, "\n|{}", "---|".repeat(groups.len() + 1));
     for (name, values) in series {
@@ -74,7 +78,7 @@ fn series(
         (name.clone(), groups.iter().map(spread).collect())
     };
     let mut names = table.values(by);
-    names.sort();
+    names.sort_by_key(|n| rank(n));
     names.iter().map(one).collect()
 }
 
@@ -86,11 +90,12 @@ fn restore(data: &Path, out: &Path, page: &mut String) {
     for (name, title, unit) in whats {
         let Some(rows) = Table::read(&data.join(format!("{name}.csv"))) else { continue };
         let groups = rows.values("containers");
-        let labels: Vec<String> = groups.iter().map(|g| format!("{g} containers")).collect();
+        let labels: Vec<String> =
+            groups.iter().map(|g| format!("{g} container{}", if g == "1" { "" } else { "s" })).collect();
         let series = series(&rows, "stack", "containers", &groups, &[], "ms");
         table(page, &format!("{title}, ms"), "stack", &labels, &series);
         finish(
-            Bars { title, unit, groups: labels, series, logarithmic: false }
+            Bars { title, unit: &format!("{unit} (logarithmic)"), groups: labels, series, logarithmic: true }
                 .draw(&out.join(format!("{name}.svg"))),
         );
     }
@@ -105,33 +110,80 @@ fn outage(data: &Path, out: &Path, page: &mut String) {
     ] {
         let series = series(&rows, "stack", "server", &groups, &[("event", event)], "ms");
         table(page, &format!("{title}, ms"), "stack", &groups, &series);
+        for stack in rows.values("stack") {
+            for server in &groups {
+                let wanted = [("stack", stack.as_str()), ("server", server), ("event", event), ("back", "0")];
+                let lost = rows.numbers("ms", &wanted);
+                if !lost.is_empty() {
+                    let watched = lost.iter().copied().fold(f64::INFINITY, f64::min);
+                    let _ = writeln!(
+                        page,
+                        "\n{stack}, {server}: {} time(s) not back within the {} s that were watched; counted as that long.",
+                        lost.len(),
+                        round(watched / 1e3)
+                    );
+                }
+            }
+        }
         let bars =
             Bars { title, unit: "ms (logarithmic)", groups: groups.clone(), series, logarithmic: true };
         finish(bars.draw(&out.join(format!("outage-{event}.svg"))));
     }
 }
 
+fn throughput(data: &Path, out: &Path, page: &mut String) {
+    let Some(rows) = Table::read(&data.join("throughput.csv")) else { return };
+    let groups = rows.values("server");
+    let mut series = series(&rows, "stack", "server", &groups, &[], "per_second");
+    let title = "Throughput of the servers' own clients";
+    table(page, &format!("{title}, requests/s"), "stack", &groups, &series);
+    for (n, group) in groups.iter().enumerate() {
+        let base = median(&rows.numbers("per_second", &[("stack", "runc"), ("server", group)]));
+        for value in series.iter_mut().filter_map(|s| s.1[n].as_mut()) {
+            *value = value.map(|v| v / base * 100.0);
+        }
+    }
+    let title = format!("{title}, as part of runc's");
+    let bars = Bars { title: &title, unit: "%", groups, series, logarithmic: false };
+    finish(bars.draw(&out.join("throughput.svg")));
+}
+
 fn launch(data: &Path, out: &Path, page: &mut String) {
     let Some(rows) = Table::read(&data.join("launch.csv")) else { return };
     let groups = rows.values("server");
-    let series = series(&rows, "stack", "server", &groups, &[], "ms");
+    let mut series = series(&rows, "stack", "server", &groups, &[], "ms");
     let title = "Table 1: from docker run to the first answered request";
     table(page, &format!("{title}, ms"), "stack", &groups, &series);
-    overheads(page, &rows, &groups);
-    let bars = Bars { title, unit: "ms (logarithmic)", groups, series, logarithmic: true };
+    let bars = Bars {
+        title,
+        unit: "ms (logarithmic)",
+        groups: groups.clone(),
+        series: series.clone(),
+        logarithmic: true,
+    };
     finish(bars.draw(&out.join("launch.svg")));
+    overheads(page, &groups, &mut series);
+    series.retain(|(stack, _)| !["no container", "Hydra standalone", "runc"].contains(&stack.as_str()));
+    let title = "Table 1: from docker run to the first answer, more (+) or less (-) than with runc";
+    let bars = Bars { title, unit: "ms", groups, series, logarithmic: false };
+    finish(bars.draw(&out.join("launch-overhead.svg")));
 }
 
-/// What each stack takes more or less than Docker with containerd's shim and runc.
-fn overheads(page: &mut String, rows: &Table, groups: &[String]) {
+/// What each stack takes more or less than Docker with containerd's shim and runc: written, and left in `series`.
+fn overheads(page: &mut String, groups: &[String], series: &mut [(String, Vec<Option<Spread>>)]) {
+    let Some(base) = series.iter().find(|s| s.0 == "runc").map(|s| s.1.clone()) else { return };
     let _ = writeln!(page, "\nMedians against runc with containerd's shim (negative is faster):\n");
     let _ = writeln!(page, "| stack | {} |\n|{}", groups.join(" | "), "---|".repeat(groups.len() + 1));
-    for stack in rows.values("stack") {
+    for (stack, values) in series {
         let _ = write!(page, "| {stack} |");
-        for group in groups {
-            let of = |s: &str| median(&rows.numbers("ms", &[("stack", s), ("server", group)]));
-            let (own, base) = (of(&stack), of("runc"));
-            let _ = write!(page, " {:+.0} ms ({:+.1} %) |", own - base, (own - base) / base * 100.0);
+        for (value, base) in values.iter_mut().zip(&base) {
+            if let (Some(v), Some(base)) = (value.as_mut(), base) {
+                let base = base.middle;
+                *v = v.map(|ms| ms - base);
+                let _ = write!(page, " {:+.0} ms ({:+.1} %) |", v.middle, v.middle / base * 100.0);
+            } else {
+                page.push_str(" |");
+            }
         }
         page.push('\n');
     }
@@ -146,13 +198,7 @@ fn scale(data: &Path, out: &Path, page: &mut String) {
             let series = series(&rows, "stack", "containers", &groups, &[("server", &server)], "ms");
             table(page, &format!("{title}, ms"), "stack", &groups, &series);
             let lines = as_lines(&groups, &series);
-            let plot = Lines {
-                title: &title,
-                across: "containers running",
-                unit: "ms",
-                series: lines,
-                first_is_asked: false,
-            };
+            let plot = Lines { title: &title, across: "containers running", unit: "ms", series: lines };
             finish(plot.draw(&out.join(format!("scale-{server}.svg"))));
         }
     }
@@ -165,17 +211,11 @@ fn scale(data: &Path, out: &Path, page: &mut String) {
     ] {
         let mut all = series(&rows, "stack", "containers", &groups, &[("server", "redis")], column);
         all.iter_mut().flat_map(|s| s.1.iter_mut().flatten()).for_each(|v| {
-            *v = Spread { low: v.low / 1e6, middle: v.middle / 1e6, high: v.high / 1e6 };
+            *v = v.map(|bytes| bytes / 1e6);
         });
         table(page, &format!("{title}, MB"), "stack", &groups, &all);
         let lines = as_lines(&groups, &all);
-        let plot = Lines {
-            title,
-            across: "redis containers running",
-            unit: "MB",
-            series: lines,
-            first_is_asked: false,
-        };
+        let plot = Lines { title, across: "redis containers running", unit: "MB", series: lines };
         finish(plot.draw(&out.join(format!("{file}.svg"))));
     }
 }
@@ -209,29 +249,35 @@ fn limits(data: &Path, out: &Path, page: &mut String) {
         }
         let first = rows.values("pass").first().cloned().unwrap_or_default();
         let wanted = [("kind", kind.as_str()), ("pass", first.as_str())];
-        let times = rows.numbers("second", &wanted);
-        let line = |column: &str| -> Points {
-            let values = rows.numbers(column, &wanted);
-            let point = |(t, v): (&f64, f64)| (*t, Spread { low: v, middle: v, high: v });
-            times.iter().zip(values).map(point).collect()
+        let [from, to, asked, achieved] =
+            ["from", "until", "asked", "achieved"].map(|column| rows.numbers(column, &wanted));
+        let columns = |values: &[f64]| -> Vec<(f64, f64, f64)> {
+            from.iter().zip(&to).zip(values).map(|((f, t), v)| (*f, *t, *v)).collect()
         };
-        let asked = steps(&line("asked"));
-        let series = vec![("asked".to_string(), asked), ("achieved".to_string(), line("achieved"))];
-        let title = format!("A running container's {kind}: asked for by runtime update, and achieved");
-        let plot = Lines { title: &title, across: "seconds", unit: &kind, series, first_is_asked: true };
-        let file = kind.split(' ').next().unwrap_or_default();
-        finish(plot.draw(&out.join(format!("limits-{file}.svg"))));
+        let (what, unit) = kind.split_once(' ').unwrap_or((&kind, ""));
+        let title = format!(
+            "{what}: the limit of a running container is changed live; what it achieves each half second"
+        );
+        let plot =
+            Course { title: &title, unit, asked: joined(&columns(&asked)), achieved: columns(&achieved) };
+        finish(plot.draw(&out.join(format!("limits-{what}.svg"))));
     }
 }
 
-/// A change lies at one moment, not between two looks.
-fn steps(points: &[(f64, Spread)]) -> Points {
-    let mut steps: Points = points.first().map(|p| (0.0, p.1)).into_iter().collect();
-    for pair in points.windows(2) {
-        steps.extend([(pair[0].0, pair[0].1), (pair[0].0, pair[1].1)]);
+/// Neighbours with the same value as one.
+fn joined(columns: &[(f64, f64, f64)]) -> Vec<(f64, f64, f64)> {
+    let mut joined: Vec<(f64, f64, f64)> = Vec::new();
+    for column in columns {
+        match joined.last_mut() {
+            Some(last) if last.2 == column.2 => last.1 = column.1,
+            Some(last) => {
+                let from = last.1;
+                joined.push((from, column.1, column.2));
+            }
+            None => joined.push(*column),
+        }
     }
-    steps.extend(points.last());
-    steps
+    joined
 }
 
 fn micro(data: &Path, out: &Path, page: &mut String) {
@@ -240,5 +286,15 @@ fn micro(data: &Path, out: &Path, page: &mut String) {
     let series = series(&rows, "program", "what", &groups, &[], "ms");
     let title = "The runtimes alone";
     table(page, &format!("{title}, ms"), "program", &groups, &series);
+    let groups = groups.iter().map(|g| brief(g)).collect();
     finish(Bars { title, unit: "ms", groups, series, logarithmic: false }.draw(&out.join("micro.svg")));
+}
+
+/// The bench's titles, as short as a plot's axis needs them.
+fn brief(title: &str) -> String {
+    let title = title.replace("create + start + delete", "lifecycle").replace(" true", "");
+    match title.split_once(" config ") {
+        Some((_, beside)) => format!("run, beside {}", beside.split(' ').next().unwrap_or_default()),
+        None => title.replace(" plain config", "").replace(" config", ""),
+    }
 }

@@ -51,6 +51,11 @@ impl Rows {
         let mut file =
             fs::File::options().append(true).create(true).open(self.dir.join("blocks.done")).expect("marks");
         writeln!(file, "{block}").expect("marks");
+        self.mark(block);
+    }
+
+    /// Another process of ours has saved it.
+    pub fn mark(&mut self, block: &str) {
         self.done.insert(block.to_string());
     }
 }

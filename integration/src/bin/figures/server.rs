@@ -70,9 +70,9 @@ impl Server {
         })
     }
 
-    /// The time from `start` to the first answer.
-    pub fn first_answer(&self, address: &str, start: Instant) -> Option<f64> {
-        while start.elapsed() < Duration::from_secs(180) {
+    /// The time from `start` to the first answer, if one comes in time.
+    pub fn first_answer(&self, address: &str, start: Instant, patience: Duration) -> Option<f64> {
+        while start.elapsed() < patience {
             if self.answers(address, Duration::from_millis(500)) {
                 return Some(start.elapsed().as_secs_f64() * 1e3);
             }
@@ -82,9 +82,17 @@ impl Server {
     }
 }
 
+/// The longest time without an answer.
+pub struct Outage {
+    pub ms: f64,
+    /// Whether answers came again after it. If not, it lasted longer than was watched.
+    pub over: bool,
+}
+
 /// A client that asks every 5 ms and remembers when it was answered.
 pub struct Client {
     stop: Arc<AtomicBool>,
+    start: Instant,
     thread: JoinHandle<Vec<Instant>>,
 }
 
@@ -92,8 +100,9 @@ impl Client {
     pub fn start(server: &'static Server, address: String) -> Client {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = stop.clone();
+        let start = Instant::now();
         let thread = std::thread::spawn(move || {
-            let mut answered = Vec::new();
+            let mut answered = vec![start];
             let mut next = Instant::now();
             while !flag.load(Ordering::Relaxed) {
                 if server.answers(&address, Duration::from_secs(1)) {
@@ -104,15 +113,18 @@ impl Client {
             }
             answered
         });
-        Client { stop, thread }
+        Client { stop, start, thread }
     }
 
-    /// Ends it. The longest time between two answers, in ms, or nothing if the last seconds went without one.
-    pub fn outage(self) -> Option<f64> {
+    /// Ends it.
+    pub fn outage(self) -> Outage {
+        let end = Instant::now();
         self.stop.store(true, Ordering::Relaxed);
-        let answered = self.thread.join().ok()?;
-        let recent = answered.last().is_some_and(|t| t.elapsed() < Duration::from_secs(2));
-        let longest = answered.windows(2).map(|w| w[1] - w[0]).max()?;
-        recent.then_some(longest.as_secs_f64() * 1e3)
+        let mut times = self.thread.join().unwrap_or_else(|_| vec![self.start]);
+        let over =
+            times.last().is_some_and(|t| end.saturating_duration_since(*t) < Duration::from_millis(900));
+        times.push(end.max(times[times.len() - 1]));
+        let longest = times.windows(2).map(|w| w[1] - w[0]).max().unwrap_or_default();
+        Outage { ms: longest.as_secs_f64() * 1e3, over }
     }
 }

@@ -49,12 +49,16 @@ pub fn all() -> Vec<Stack> {
         let without_unified = host::cgroups() == host::Cgroups::Hybrid;
         stacks.push(Stack { without_unified, ..stack("crun", &crun, Monitor::Go, true) });
     }
-    match std::env::var_os("YOUKI").map(PathBuf::from).or_else(|| found("youki")) {
-        Some(youki) => stacks.push(stack("youki", &youki, Monitor::Go, true)),
-        None => println!("youki is not installed (YOUKI=/path/to/youki) and left out"),
+    if let Some(youki) = youki() {
+        stacks.push(stack("youki", &youki, Monitor::Go, true));
     }
     stacks.retain(|s| s.runtime.exists());
     stacks
+}
+
+/// `YOUKI`, which integration/scripts/figures sets where it could be built.
+pub fn youki() -> Option<PathBuf> {
+    std::env::var_os("YOUKI").map(PathBuf::from).filter(|p| p.exists()).or_else(|| found("youki"))
 }
 
 fn found(program: &str) -> Option<PathBuf> {
@@ -93,7 +97,7 @@ impl Daemons {
             api: Api(dir.join("docker.sock")),
             bridge: bridge(),
             data: data.to_path_buf(),
-            holder: stack.without_unified.then(without_unified),
+            holder: stack.without_unified.then(host::without_unified),
             containerd: None,
             dockerd: None,
             dir,
@@ -242,9 +246,16 @@ impl Daemons {
     pub fn sweep(&self) {
         let list = self.api.get("/containers/json?all=1").unwrap_or_default();
         let ids: Vec<_> = list.as_array().into_iter().flatten().filter_map(|c| c["Id"].as_str()).collect();
-        for id in ids {
-            self.api.delete(&format!("/containers/{id}?force=1&v=1"));
-        }
+        // Some at a time: there may be hundreds.
+        std::thread::scope(|scope| {
+            for part in ids.chunks(ids.len().div_ceil(4).max(1)) {
+                scope.spawn(move || {
+                    for id in part {
+                        self.api.delete(&format!("/containers/{id}?force=1&v=1"));
+                    }
+                });
+            }
+        });
     }
 
     fn import(&self, image: &Path) {
@@ -361,16 +372,4 @@ fn bridge() -> String {
     Run::sh(&line).ok();
     janitor::at_end(&format!("ip link del {name} 2>/dev/null"));
     name
-}
-
-/// A process in a mount namespace where only v1 is mounted.
-fn without_unified() -> Child {
-    let script = "umount /sys/fs/cgroup/unified && mount -t tmpfs none /sys/fs/cgroup/unified; echo; exec sleep 1000000";
-    let mut holder = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("unshare");
-    let _ = std::io::Read::read(holder.stdout.as_mut().expect("stdout"), &mut [0]);
-    holder
 }
