@@ -245,7 +245,7 @@ fn micro(plan: &Plan, pass: u32) -> Vec<Sheet> {
     if let Some(youki) = stack::youki() {
         bench = bench.env("BENCH_ALSO", youki);
     }
-    if plan.quick {
+    if plan.quick || plan.reduced() {
         bench = bench.env("QUICK", "1");
     }
     bench.ok();

@@ -18,7 +18,7 @@ pub fn measure(plan: &Plan, daemons: &mut Daemons, stack: &str, pass: u32) -> Ve
                 .ok();
             names.push(name);
         }
-        for round in 0..plan.rounds(5, 2) {
+        for round in 0..plan.rounds(5, 1) {
             daemons.crash();
             let start = daemons.spawn();
             daemons.until_ready();
