@@ -42,11 +42,20 @@ enum Kind {
     Debug,
     /// Ended and started again by a test.
     Restarted,
+    /// Killed, with its containerd, and started again by a test: one with our shim under the name of containerd's, one without.
+    Killed,
+    KilledPeer,
 }
 
 /// An engine for the one test that ends and starts its daemon.
 pub fn restarted() -> Result<Engine, String> {
     Engine::start("restarted", Kind::Restarted)
+}
+
+/// Two engines for the one test that kills their daemons: in the first the runtime `shimmed` is behind our shim, in the second
+/// `runc` behind containerd's.
+pub fn killed() -> Result<(Engine, Engine), String> {
+    Ok((Engine::start("killed", Kind::Killed)?, Engine::start("killed-peer", Kind::KilledPeer)?))
 }
 
 /// An engine started with `-D`.
@@ -80,6 +89,8 @@ impl Kind {
             Kind::OwnShim => 's',
             Kind::Debug => 'D',
             Kind::Restarted => 'r',
+            Kind::Killed => 'k',
+            Kind::KilledPeer => 'K',
         };
         format!("hy{letter}{}", std::process::id())
     }
@@ -90,7 +101,8 @@ impl Engine {
         let engine = Engine { dir: janitor::scratch().join(name), kind, bridge: kind.bridge() };
         let bin = engine.dir.join("bin");
         fs::create_dir_all(&bin).map_err(|e| e.to_string())?;
-        engine.register(&bin, kind == Kind::OwnShim)?;
+        let own_shim = kind == Kind::OwnShim || (kind == Kind::Killed && !knows_runtime_types());
+        engine.register(&bin, own_shim)?;
         engine.make_bridge()?;
         janitor::at_end(&format!("ip link del {}", engine.bridge));
         janitor::at_end(&engine.end());
@@ -134,6 +146,18 @@ impl Engine {
             pid.trim()
         );
         Run::sh(&wait).patient(2).ok();
+    }
+
+    /// Kills the daemon and its containerd, both at once, and waits for their end. Their pid files go too: a zombie that nobody
+    /// has buried yet would count as a daemon that runs.
+    pub fn kill(&self) {
+        let dir = self.dir.display();
+        let kill = format!(
+            "p=\"$(cat {dir}/pid) $(cat {dir}/exec/containerd/containerd.pid)\"; kill -KILL $p; for p in $p; do \
+             while [ -d /proc/$p ] && ! grep -q 'State:.*Z' /proc/$p/status; do sleep 0.1; done; done; \
+             rm -f {dir}/pid {dir}/exec/containerd/containerd.pid"
+        );
+        Run::sh(&kill).patient(2).ok();
     }
 
     /// The runtimes that containers may ask for by name.

@@ -150,7 +150,13 @@ impl Monitor {
     #[track_caller]
     pub fn by(name: &str, program: &Path, annotations: &[(&str, &str)]) -> Monitor {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let id = format!("{name}-{}", NEXT.fetch_add(1, SeqCst));
+        Monitor::named(&format!("{name}-{}", NEXT.fetch_add(1, SeqCst)), program, annotations)
+    }
+
+    /// A monitor whose name is known beforehand.
+    #[track_caller]
+    pub fn named(id: &str, program: &Path, annotations: &[(&str, &str)]) -> Monitor {
+        let id = id.to_string();
         let mut bundle = Bundle::new(&id);
         for (key, value) in annotations {
             bundle.config["annotations"][*key] = json!(value);

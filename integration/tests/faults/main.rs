@@ -1,5 +1,7 @@
 //! Faults put to the monitor, one test or many: what must not break, does not.
 
+mod daemons;
+mod disks;
 mod kill;
 mod lost;
 mod reader;
