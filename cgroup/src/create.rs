@@ -406,13 +406,19 @@ fn join_unit(
     cgroup.location.branches.clear();
     for branch in &wanted.branches {
         let (dir, _) = make_branch(branch, wanted.mode, &fresh, made)?;
-        let by_systemd =
-            branch.version == Version::V2 || branch.controllers.iter().any(|c| c == "name=systemd");
-        if !by_systemd || (wanted.mode == Mode::Hybrid && branch.version == Version::V2) {
-            move_in(&dir, pid)?;
-        }
         cgroup.dirs.push(dir);
         cgroup.location.branches.push(branch.clone());
+        let has = |controller: &str| branch.controllers.iter().any(|c| c == controller);
+        if branch.version == Version::V1 && has("cpuset") {
+            // It takes no process before it has its lists; those given are not inherited.
+            let lists: Vec<Write> =
+                fresh.writes.iter().filter(|w| w.controller == "cpuset").cloned().collect();
+            write_all(cgroup, &lists)?;
+        }
+        let by_systemd = branch.version == Version::V2 || has("name=systemd");
+        if !by_systemd || (wanted.mode == Mode::Hybrid && branch.version == Version::V2) {
+            cgroup.dirs.last().map_or(Ok(()), |dir| move_in(dir, pid))?;
+        }
     }
     let plan = cgroup.plan(layout, resources)?;
     write_all(cgroup, &plan.writes)?;
