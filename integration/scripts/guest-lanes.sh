@@ -14,7 +14,7 @@ prepare_guests() {
 stage() {
   rm -rf "$share"
   mkdir -p "$share"
-  cp -L target/release/runtime target/release/shim target/x86_64-unknown-linux-gnu/release/without "$share/" &&
+  cp -L target/release/runtime target/release/shim target/x86_64-unknown-linux-gnu/release/{without,sender,probe} "$share/" &&
     cp "$(integration/scripts/suite-path)" "$share/suite" || return
   cargo test --quiet --no-run -p cgroup --message-format=json |
     jq -r 'select(.profile.test? and .executable) | "\(.target.kind[0]) \(.target.name) \(.executable)"' |
@@ -89,7 +89,7 @@ machine() {
 }
 
 guest_lanes() {
-  local m=hydra-$$ guest_limit=300 guests_since=$SECONDS guests_may=900
+  local m=hydra-$$ guest_limit=450 guests_since=$SECONDS guests_may=900
   [[ ${FULL-} ]] && guest_limit=14400 guests_may=86400
   stage || { tell 'guests' 0 1 0 0; return; }
   export -f in_guest crate_in_guest tests start
@@ -105,6 +105,7 @@ guest_lanes() {
     guest_lane $m-v2 v2-old 'v2: no calls after 4.18' -- /usr/local/bin/without all
     guest_lane $m-v2 v2-docker 'v2: Docker 26'
     guest_lane $m-v2 v2-ctr 'v2: containerd 1.7, ctr'
+    guest_lane $m-v2 v2-net 'v2: network limits'
     guest_lane $m-v2 v2-podman 'v2: Podman 5.4' CGROUP_DRIVER=systemd
     guest_lane $m-v2 v2-shim 'v2: our shim'
     [[ ${KEEP-} ]] || "$guest/guest-shell" stop "$m-v2"

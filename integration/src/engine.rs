@@ -247,9 +247,13 @@ impl Engine {
         format!("unix://{}/docker.sock", self.dir.display())
     }
 
-    /// containerd's socket, for `ctr`.
+    /// containerd's socket, for `ctr`. Where a containerd of the system's runs, dockerd uses it and starts none of its own.
     pub fn containerd(&self) -> PathBuf {
-        self.dir.join("exec/containerd/containerd.sock")
+        let own = self.dir.join("exec/containerd/containerd.sock");
+        match own.exists() {
+            true => own,
+            false => "/run/containerd/containerd.sock".into(),
+        }
     }
 
     pub fn dir(&self) -> &Path {

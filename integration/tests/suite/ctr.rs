@@ -16,16 +16,35 @@ fn imported(engine: &Engine) -> Result<(), String> {
     DONE.get_or_init(import).clone()
 }
 
-/// A script in which `$C` is ctr, `$RUN` its `run` with the runtime chosen, `$I` the image, `$N` a name.
-fn script(engine: &Engine, script: &str, runtime: &str, name: &str) -> Out {
+/// A script in which `$C` is ctr, `$RUN` its `run` with the runtime chosen by `flags`, `$I` the image, `$N` a name.
+fn script(engine: &Engine, script: &str, flags: &str, name: &str) -> Out {
     let c = format!("ctr -a {}", engine.containerd().display());
-    let run = format!("{c} run --runtime io.containerd.runc.v2 --runc-binary {runtime}");
+    let run = format!("{c} run {flags}");
     let image = format!("I=docker.io/library/{IMAGE}:latest");
     engine.script(&format!("C='{c}'; RUN='{run}'; {image}; {script}"), "", name)
 }
 
+/// containerd's own shim with the program of that path.
+fn behind_runcs(program: &str) -> String {
+    format!("--runtime io.containerd.runc.v2 --runc-binary {program}")
+}
+
 #[track_caller]
 fn like_runc(name: &str, text: &str) {
+    let program = std::fs::canonicalize(host::runtime()).unwrap();
+    compare(name, text, &behind_runcs(program.to_str().unwrap()));
+}
+
+/// The same with our monitor in place of containerd's shim.
+#[track_caller]
+fn shimmed_like_runc(name: &str, text: &str) {
+    integration::differs!(Runc, "the shim is ours");
+    integration::differs!(Crun, "the shim is ours");
+    compare(name, text, "--runtime io.containerd.hydra.v2");
+}
+
+#[track_caller]
+fn compare(name: &str, text: &str, flags: &str) {
     let engine = match engine() {
         Ok(engine) => engine,
         Err(reason) => integration::skip!("{reason}"),
@@ -33,9 +52,8 @@ fn like_runc(name: &str, text: &str) {
     if let Err(reason) = imported(engine) {
         integration::skip!("{reason}");
     }
-    let program = std::fs::canonicalize(host::runtime()).unwrap();
-    let ours = script(engine, text, program.to_str().unwrap(), &format!("{name}-tested"));
-    let theirs = script(engine, text, "runc", &format!("{name}-runc"));
+    let ours = script(engine, text, flags, &format!("{name}-tested"));
+    let theirs = script(engine, text, &behind_runcs("runc"), &format!("{name}-runc"));
     let plain =
         |s: &str| s.replace(&format!("{name}-tested"), "NAME").replace(&format!("{name}-runc"), "NAME");
     assert_eq!(plain(&ours.stdout), plain(&theirs.stdout), "with {text}\n  ours: {ours}\n  runc: {theirs}");
@@ -43,8 +61,14 @@ fn like_runc(name: &str, text: &str) {
     assert!(!ours.stdout.is_empty(), "the case shows nothing: {text}: {ours}");
 }
 
+/// Each case with containerd's shim, and again with ours.
 macro_rules! cases {
-    ($($name:ident: $script:expr;)*) => { $(#[test] fn $name() { like_runc(concat!("ctr-", stringify!($name)), $script); })* };
+    ($($name:ident: $script:expr;)*) => {
+        $(#[test] fn $name() { like_runc(concat!("ctr-", stringify!($name)), $script); })*
+        mod shimmed {
+            $(#[test] fn $name() { super::shimmed_like_runc(concat!("ctr-shimmed-", stringify!($name)), $script); })*
+        }
+    };
 }
 
 cases! {

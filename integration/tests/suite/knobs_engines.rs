@@ -77,19 +77,39 @@ fn docker_in_debug_mode() {
     a_class_for_each_runtime(docker!(debugging()), "classeddebug");
 }
 
-/// A Docker that hands on annotations, from 24 on.
-#[test]
-fn docker_with_annotations() {
+/// A Docker that hands on annotations, from 24 on: they hold, `docker update` leaves them, and a wrong one is refused by name.
+#[track_caller]
+fn annotated(runtime: &str, name: &str) {
     let engine = docker!(engine());
     let version = engine.docker(&["version", "--format", "{{.Server.Version}}"]).ok().stdout;
     if version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0) < 24 {
         skip!("Docker {} has no --annotation", version.trim());
     }
-    let text = "$D run -d --name $N --runtime tested --annotation hydra.pids.limit=44 --annotation hydra.net.egress-rate=8mbit $I sleep 1000 >/dev/null
-        p=$(pid $N); limit $p pids.max; $D update --pids-limit 70 $N >/dev/null; limit $p pids.max
-        $D run --rm --runtime tested --annotation hydra.pids.limit=none $I true 2>&1 | grep -o \"pids.limit: 'none'\"
-        $D rm -f $N >/dev/null";
-    script(engine, text, "annotated").says("44\n44\npids.limit: 'none'");
+    let text = format!(
+        "$D run -d --name $N --runtime {runtime} --annotation hydra.pids.limit=44 --annotation hydra.net.egress-rate=8mbit $I sleep 1000 >/dev/null
+        p=$(pid $N); limit $p pids.max; $D update --pids-limit 70 --memory 96m --memory-swap 96m $N >/dev/null; limit $p pids.max; limit $p {}
+        $D run --rm --runtime {runtime} --annotation hydra.pids.limit=none $I true 2>&1 | grep -o \"pids.limit: 'none'\"
+        $D rm -f $N >/dev/null",
+        memory_file()
+    );
+    script(engine, &text, name).says(&format!("44\n44\n{}\npids.limit: 'none'", 96 << 20));
+}
+
+#[test]
+fn docker_with_annotations() {
+    annotated("tested", "annotated");
+}
+
+/// By `runtimeType` in daemon.json: our monitor stands between the two.
+#[test]
+fn docker_with_annotations_and_our_shim() {
+    annotated("shimmed", "annotatedshim");
+}
+
+/// By the type's name alone, with nothing in daemon.json.
+#[test]
+fn docker_with_annotations_by_the_shims_name() {
+    annotated("io.containerd.hydra.v2", "annotatedname");
 }
 
 /// containerd's annotations, and the update that only Docker's shim client sends.
