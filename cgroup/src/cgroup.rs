@@ -104,6 +104,14 @@ impl Cgroup {
         }
     }
 
+    /// Opens of an existing cgroup no more than the directory that has a controller's files. One file's worth of work where a
+    /// question concerns one file.
+    pub fn open_only(location: &Location, controller: &str) -> Result<Cgroup> {
+        let branches = location.branch(controller).cloned().into_iter().collect();
+        let Location { mode, unit, explicit, .. } = location;
+        Cgroup::open(&Location { branches, mode: *mode, unit: unit.clone(), explicit: *explicit })
+    }
+
     /// Where it lies. Without the branches that a rootless caller could not make.
     pub fn location(&self) -> &Location {
         &self.location

@@ -333,7 +333,7 @@ impl Container {
 
     fn is_frozen(&self) -> bool {
         let Some(location) = &self.state.cgroup else { return false };
-        cgroup::Cgroup::open(location).and_then(|c| c.is_frozen()).unwrap_or(false)
+        cgroup::Cgroup::open_only(location, "freezer").and_then(|c| c.is_frozen()).unwrap_or(false)
     }
 
     /// The pid as `state` shows it: 0 once the container has stopped.
