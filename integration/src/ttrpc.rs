@@ -242,8 +242,6 @@ pub struct Shim {
     binary: PathBuf,
     /// containerd's, if there were one.
     address: PathBuf,
-    /// The FIFO for the shim's log, which containerd keeps open.
-    _log: File,
 }
 
 /// The task service that every shim speaks.
@@ -300,13 +298,15 @@ impl Shim {
         ));
         let log = bundle.dir.join("log");
         nix::unistd::mkfifo(&log, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("a FIFO");
-        let _log = File::options().read(true).write(true).open(log).expect("the log");
+        let mut log = File::options().read(true).write(true).open(log).expect("the log");
+        // As containerd does: a shim whose log is full stands still.
+        std::thread::spawn(move || while log.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
         let begun = Instant::now();
         let out = Shim::command(binary, id, address, &bundle.dir, "start").stdin(stdin).out().ok();
         let socket = PathBuf::from(out.stdout.trim().trim_start_matches("unix://"));
         let client = Client::connect(&socket, TASK);
         let (id, binary, address) = (id.into(), binary.into(), address.into());
-        (Shim { id, bundle, socket, client, events, binary, address, _log }, begun)
+        (Shim { id, bundle, socket, client, events, binary, address }, begun)
     }
 
     /// A command line as containerd writes it.
