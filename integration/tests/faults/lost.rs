@@ -45,6 +45,17 @@ fn status(id: &str) -> String {
     list.lines().find_map(of).unwrap_or_default()
 }
 
+/// What the runtime's own list says of the container's monitor.
+fn is_orphaned(id: &str) -> bool {
+    let root = format!("/run/containerd/hydra/{}", namespace());
+    let list = Run::new(host::runtime()).args(["--root", &root, "list", "--long", "--format", "json"]).ok();
+    let list: serde_json::Value = serde_json::from_str(&list.stdout).expect("JSON");
+    let entry = list.as_array().and_then(|l| l.iter().find(|c| c["id"] == id)).expect("it is listed");
+    let orphaned = entry["orphaned"] == true;
+    assert_eq!(entry["monitor"].is_null(), orphaned, "{entry}");
+    orphaned
+}
+
 fn record(monitor: &Monitor) -> serde_json::Value {
     let mut text = Vec::new();
     eventually("the exit record", || {
@@ -62,11 +73,14 @@ fn a_container_that_lost_its_monitor_is_adopted() {
         skip!("{reason}");
     }
     let r = running("adopt", &[]);
+    assert!(!is_orphaned(&r.task.id));
     r.monitor.kill_all();
     assert!(host::alive(r.pid), "the container lives on");
     assert_eq!(status(&r.task.id), "orphaned");
+    assert!(is_orphaned(&r.task.id));
     Run::new(shim()).args(["adopt", "--namespace", namespace(), &r.task.id]).ok();
     eventually("the new monitor", || status(&r.task.id) == "running");
+    assert!(!is_orphaned(&r.task.id));
     Run::new(shim()).args(["adopt", "--namespace", namespace(), &r.task.id]).out().fails_with("is running");
     let before = r.output.seen().lines;
     eventually("output goes on", || r.output.seen().lines > before + 1000);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::state::View;
-use super::{find, print, Setting};
+use super::{find, monitor, print, Setting};
 use crate::cli::{Format, List};
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::{Container, Store};
@@ -26,16 +26,19 @@ struct More {
     name: Option<String>,
     class: Option<String>,
     monitor: Option<Monitor>,
+    /// It runs, and the monitor that had it made is gone: `shim adopt ID` gives it another.
+    orphaned: bool,
     /// As `created`, under the name that the table gives it.
     since: String,
     root: PathBuf,
 }
 
-/// The process that waits for the container's first one.
+/// Who waits for the container's first process to end.
 #[derive(Serialize)]
 struct Monitor {
     name: String,
-    pid: i32,
+    /// Its parent. Absent where that process was adopted by the host's first one, and its monitor lives.
+    pid: Option<i32>,
 }
 
 pub fn run(setting: &Setting, args: &List) -> Result<u8> {
@@ -76,17 +79,22 @@ pub fn run(setting: &Setting, args: &List) -> Result<u8> {
 
 fn more(root: &Path, container: &Container, pid: i32) -> More {
     let state = &container.state;
+    let present = state.monitored.then(|| monitor::is_present(&state.id)).flatten();
+    let orphaned = pid != 0 && present == Some(false);
+    let by_lock = || present?.then(|| Monitor { name: "shim".into(), pid: None });
+    let monitor = if orphaned { None } else { parent(pid).or_else(by_lock) };
     More {
         name: roots::name(state),
         class: state.knobs.layers.class_name().map(str::to_string),
-        monitor: monitor(pid),
+        orphaned,
+        monitor,
         since: state.created.clone(),
         root: root.to_path_buf(),
     }
 }
 
-/// A process that was adopted by the host's first one has no monitor.
-fn monitor(pid: i32) -> Option<Monitor> {
+/// The parent of a process, unless that is the host's first one.
+fn parent(pid: i32) -> Option<Monitor> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok().filter(|_| pid != 0)?;
     let parent = status.lines().find_map(|l| l.strip_prefix("PPid:")?.trim().parse::<i32>().ok())?;
     if parent <= 1 {
@@ -97,7 +105,7 @@ fn monitor(pid: i32) -> Option<Monitor> {
     let comm = || std::fs::read_to_string(format!("/proc/{parent}/comm")).ok().map(|c| c.trim().to_string());
     // A sealed or replaced program's link says more than its name.
     let name = exe.filter(|n| !n.contains([' ', ':'])).or_else(comm)?;
-    Some(Monitor { name, pid: parent })
+    Some(Monitor { name, pid: Some(parent) })
 }
 
 fn rows(entries: &[Entry<'_>], given: bool, long: bool) -> Vec<Vec<String>> {
@@ -123,6 +131,7 @@ fn rows(entries: &[Entry<'_>], given: bool, long: bool) -> Vec<Vec<String>> {
             "OWNER" => view.owner.to_string(),
             "NAME" => or(more.and_then(|m| m.name.as_ref())),
             "CLASS" => or(more.and_then(|m| m.class.as_ref())),
+            "MONITOR" if more.is_some_and(|m| m.orphaned) => "orphaned".to_string(),
             "MONITOR" => or(more.and_then(|m| m.monitor.as_ref()).map(|m| &m.name)),
             "SINCE" => ago(view.created),
             _ => more.map(|m| m.root.display().to_string()).unwrap_or_default(),
@@ -199,8 +208,8 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_process() {
-        let own = monitor(std::process::id() as i32);
-        assert!(own.is_none_or(|m| m.pid > 1 && !m.name.is_empty()));
-        assert!(monitor(0).is_none() && monitor(1).is_none());
+        let own = parent(std::process::id() as i32);
+        assert!(own.is_none_or(|m| m.pid > Some(1) && !m.name.is_empty()));
+        assert!(parent(0).is_none() && parent(1).is_none());
     }
 }

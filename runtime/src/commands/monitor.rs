@@ -3,6 +3,7 @@
 //! What a verb of this runtime changes under a monitor, the monitor is told: `pause` and `resume` go through it, and after
 //! `delete` it forgets an ended container's record and output.
 
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -54,6 +55,17 @@ fn said(stderr: &[u8], status: ExitStatus) -> Error {
         "" => Error::invalid(format!("the monitor's program: {status}")),
         text => Error::invalid(text.trim_start_matches("shim: ").to_string()),
     }
+}
+
+/// Whether a head of a container's own monitor lives: it then holds a lock on the monitor's state, which is asked of the kernel's list,
+/// since trying the lock could keep a monitor from starting. None: there is no such monitor (one of a pod has the pod's name).
+pub fn is_present(id: &str) -> Option<bool> {
+    let spaces = std::fs::read_dir(MONITORS).ok()?.flatten();
+    let state = spaces.map(|space| space.path().join(id).join("state")).find_map(|p| p.metadata().ok())?;
+    let (device, inode) = (state.dev(), state.ino());
+    let file = format!("{:02x}:{:02x}:{inode}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    Some(locks.lines().any(|l| l.contains(" FLOCK ") && l.split_whitespace().any(|field| field == file)))
 }
 
 fn any_monitor() -> bool {
