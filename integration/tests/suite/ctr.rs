@@ -53,11 +53,20 @@ fn compare(name: &str, text: &str, flags: &str) {
         integration::skip!("{reason}");
     }
     let ours = script(engine, text, flags, &format!("{name}-tested"));
-    let theirs = script(engine, text, &behind_runcs("runc"), &format!("{name}-runc"));
-    let plain =
-        |s: &str| s.replace(&format!("{name}-tested"), "NAME").replace(&format!("{name}-runc"), "NAME");
-    assert_eq!(plain(&ours.stdout), plain(&theirs.stdout), "with {text}\n  ours: {ours}\n  runc: {theirs}");
-    assert_eq!(ours.code, theirs.code, "with {text}\n  ours: {ours}\n  runc: {theirs}");
+    let plain = |out: &Out, who: &str| out.stdout.replace(&format!("{name}-{who}"), "NAME");
+    let mut alike = false;
+    let mut theirs = None;
+    // The peer's shim loses its figures while a v1 hierarchy is mounted that it doesn't expect (net_cls, by another test): it may
+    // try again. We may not.
+    for who in ["runc", "runc-again", "runc-anew"] {
+        if !alike {
+            let out = script(engine, text, &behind_runcs("runc"), &format!("{name}-{who}"));
+            alike = (plain(&ours, "tested"), ours.code) == (plain(&out, who), out.code);
+            theirs = Some(out);
+        }
+    }
+    let theirs = theirs.expect("an answer");
+    assert!(alike, "with {text}\n  ours: {ours}\n  runc: {theirs}");
     assert!(!ours.stdout.is_empty(), "the case shows nothing: {text}: {ours}");
 }
 
