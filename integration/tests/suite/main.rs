@@ -33,4 +33,5 @@ mod shim;
 mod shim_alone;
 mod shim_docker;
 mod shim_options;
+mod shim_security;
 mod systemd;

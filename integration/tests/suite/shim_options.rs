@@ -20,20 +20,20 @@ fn id(name: &str) -> String {
     format!("{name}-{}", std::process::id())
 }
 
-fn start(name: &str, stdin: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Shim {
+pub fn start(name: &str, stdin: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Shim {
     Shim::start(&host::shim(), &id(name), stdin, change)
 }
 
-fn sh(script: &str) -> impl FnOnce(&mut serde_json::Value) + '_ {
+pub fn sh(script: &str) -> impl FnOnce(&mut serde_json::Value) + '_ {
     move |config| config["process"]["args"] = json!(["sh", "-c", script])
 }
 
-fn runtime() -> PathBuf {
+pub fn runtime() -> PathBuf {
     fs::canonicalize(host::runtime()).expect("the runtime")
 }
 
 /// The monitor's processes.
-fn heads(id: &str) -> Vec<i32> {
+pub fn heads(id: &str) -> Vec<i32> {
     let mut pids = host::processes_with(&format!("{NAMESPACE}/{id}"));
     pids.retain(|p| fs::read_link(format!("/proc/{p}/exe")).is_ok_and(|e| e.ends_with("shim")));
     pids
