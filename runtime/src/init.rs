@@ -125,7 +125,8 @@ fn enter_and_fork(init: &Init<'_>, link: &ToParent) -> Result<()> {
     }
     let flags = (init.plan.namespaces.new & !(libc::CLONE_NEWCGROUP | CLONE_NEWTIME)) | libc::CLONE_PARENT;
     match process::clone(flags as u64, None).context("making the container's process")? {
-        Clone::Child => Ok(()),
+        // Nothing may be asked of the parent before it knows who asks.
+        Clone::Child => link.await_announcement(),
         Clone::Parent { pid, .. } => {
             link.tell_forked(pid)?;
             process::exit_now(0)

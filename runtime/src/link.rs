@@ -7,6 +7,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{
     recvmsg, sendmsg, socketpair, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag,
     SockType,
@@ -39,6 +40,9 @@ pub enum Request {
     /// What went wrong; nothing follows.
     Failed(Error),
 }
+
+/// Far more than a busy machine needs for one message, in ms.
+const ANNOUNCED_WITHIN: u16 = 30_000;
 
 /// From the parent to its child: the answer to any request.
 const GO: u8 = b'g';
@@ -95,7 +99,25 @@ impl ToParent {
         self.send(&text, None)
     }
 
-    /// From the go-between, which does not wait for an answer.
+    /// In the clone of a go-between: returns when the parent knows this process by what `tell_forked` said. One that was killed
+    /// before it said so must not keep the two waiting for each other.
+    pub fn await_announcement(&self) -> Result<()> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut fds, PollTimeout::from(ANNOUNCED_WITHIN)) {
+                Err(Errno::EINTR) => {}
+                Ok(0) => {
+                    return Err(Error::new(
+                        Kind::System,
+                        "the process between the runtime and the container's was killed",
+                    ))
+                }
+                _ => return self.await_go(),
+            }
+        }
+    }
+
+    /// From the go-between, which does not wait for an answer: its clone does.
     pub fn tell_forked(&self, pid: i32) -> Result<()> {
         let mut text = vec![b'p'];
         text.extend_from_slice(&pid.to_le_bytes());

@@ -139,6 +139,7 @@ impl Child {
                     }
                     self.pid = pid;
                     self.pidfd = process::pidfd_open(pid).ok();
+                    self.link.go()?;
                 }
                 Some(Request::ListenerNumber(number)) => {
                     let listener =
