@@ -39,7 +39,7 @@ const WHO: [(&str, RGBColor); 11] = [
     ("runc", RGBColor(230, 159, 0)),
     ("crun", RGBColor(204, 121, 167)),
     ("youki", RGBColor(240, 228, 66)),
-    ("Hydra runtime, Go shim", RGBColor(86, 180, 233)),
+    ("Hydra runtime + Go shim", RGBColor(86, 180, 233)),
     ("Hydra", RGBColor(0, 114, 178)),
     ("runtime", RGBColor(0, 114, 178)),
     ("Hydra standalone", RGBColor(0, 158, 115)),

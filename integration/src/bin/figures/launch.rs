@@ -70,6 +70,13 @@ fn chroot(root: &Path, name: &str) -> Box<dyn FnOnce()> {
         .spawn()
         .expect("unshare");
     Box::new(move || {
+        // A server that becomes another user forgets whose death was to be its own: the namespace's first process is ended by number.
+        let id = child.id();
+        let first = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        for pid in first.split_whitespace().filter_map(|p| p.parse().ok()) {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
         let _ = child.kill();
         let _ = child.wait();
     })

@@ -42,7 +42,7 @@ pub fn all() -> Vec<Stack> {
     let mut stacks = vec![
         stack("runc without live-restore", Path::new("/usr/sbin/runc"), Monitor::Go, false),
         stack("runc", Path::new("/usr/sbin/runc"), Monitor::Go, true),
-        stack("Hydra runtime, Go shim", &ours, Monitor::Go, true),
+        stack("Hydra runtime + Go shim", &ours, Monitor::Go, true),
         stack("Hydra", &ours, Monitor::Hydra, true),
     ];
     if let Some(crun) = found("crun") {
