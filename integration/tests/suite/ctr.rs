@@ -66,6 +66,9 @@ fn compare(name: &str, text: &str, flags: &str) {
         }
     }
     let theirs = theirs.expect("an answer");
+    if !alike && name.ends_with("metrics") && !host::every_hierarchy_is_mounted() {
+        integration::skip!("containerd's shim has no figures while there is a hierarchy that isn't mounted");
+    }
     assert!(alike, "with {text}\n  ours: {ours}\n  runc: {theirs}");
     assert!(!ours.stdout.is_empty(), "the case shows nothing: {text}: {ours}");
 }
