@@ -109,7 +109,7 @@ impl ToParent {
                 Ok(0) => {
                     return Err(Error::new(
                         Kind::System,
-                        "the process between the runtime and the container's was killed",
+                        "the process between the runtime and the container's was killed (for lack of memory?): try again",
                     ))
                 }
                 _ => return self.await_go(),
