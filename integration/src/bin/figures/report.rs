@@ -16,6 +16,7 @@ pub fn write(data: &Path, out: &Path, about: &str) {
     scale(data, out, &mut page);
     limits(data, out, &mut page);
     micro(data, out, &mut page);
+    repeated(data, &mut page);
     fs::write(out.join("tables.md"), page).expect("tables.md");
 }
 
@@ -202,6 +203,17 @@ fn scale(data: &Path, out: &Path, page: &mut String) {
             finish(plot.draw(&out.join(format!("scale-{server}.svg"))));
         }
     }
+    if let Some(rows) = Table::read(&data.join("scale-parts.csv")) {
+        for server in rows.values("server") {
+            for part in rows.values("part") {
+                let groups = rows.values("containers");
+                let wanted = [("server", server.as_str()), ("part", part.as_str())];
+                let series = series(&rows, "stack", "containers", &groups, &wanted, "ms");
+                let title = format!("docker {part} with n {server} containers running, ms");
+                table(page, &title, "stack", &groups, &series);
+            }
+        }
+    }
     let Some(rows) = Table::read(&data.join("scale-memory.csv")) else { return };
     let groups = rows.values("containers");
     for (column, file, title) in [
@@ -288,6 +300,56 @@ fn micro(data: &Path, out: &Path, page: &mut String) {
     table(page, &format!("{title}, ms"), "program", &groups, &series);
     let groups = groups.iter().map(|g| brief(g)).collect();
     finish(Bars { title, unit: "ms", groups, series, logarithmic: false }.draw(&out.join("micro.svg")));
+}
+
+/// How far the second pass is from the first: what of a difference between two stacks may be chance.
+fn repeated(data: &Path, page: &mut String) {
+    let _ = writeln!(
+        page,
+        "\n## The second pass against the first\n\nFor each median of the tables above that both passes have: how far the second is from the first.\n\n\
+         | what | medians | half of them within | nine of ten within | farther than 25 % |\n|---|---|---|---|---|"
+    );
+    let figures: [(&str, &[&str], &str); 8] = [
+        ("restore-daemon", &["stack", "containers"], "ms"),
+        ("restore-container", &["stack", "containers"], "ms"),
+        ("outage", &["stack", "server", "event"], "ms"),
+        ("throughput", &["stack", "server"], "per_second"),
+        ("launch", &["stack", "server"], "ms"),
+        ("scale-launch", &["stack", "server", "containers"], "ms"),
+        ("scale-memory", &["stack", "server", "containers"], "monitor_rss"),
+        ("micro", &["program", "what"], "ms"),
+    ];
+    for (file, by, number) in figures {
+        let Some(rows) = Table::read(&data.join(format!("{file}.csv"))) else { continue };
+        let mut apart: Vec<(f64, String)> = Vec::new();
+        for cell in rows.combinations(by) {
+            let of = |pass: &'static str| {
+                let mut wanted: Vec<(&str, &str)> =
+                    by.iter().copied().zip(cell.iter().map(String::as_str)).collect();
+                wanted.push(("pass", pass));
+                median(&rows.numbers(number, &wanted))
+            };
+            let (first, second) = (of("1"), of("2"));
+            if first > 0.0 && second > 0.0 {
+                let change = (second / first - 1.0) * 100.0;
+                apart.push((change.abs(), format!("{} ({change:+.0} %)", cell.join(", "))));
+            }
+        }
+        if apart.is_empty() {
+            continue;
+        }
+        let sizes: Vec<f64> = apart.iter().map(|a| a.0).collect();
+        apart.retain(|a| a.0 > 25.0);
+        let far: Vec<String> = apart.into_iter().map(|a| a.1).collect();
+        let _ = writeln!(
+            page,
+            "| {file} | {} | {:.1} % | {:.1} % | {} |",
+            sizes.len(),
+            median(&sizes),
+            quantile(&sizes, 0.9),
+            far.join("; ")
+        );
+    }
 }
 
 /// The bench's titles, as short as a plot's axis needs them.

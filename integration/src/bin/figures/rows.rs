@@ -91,6 +91,19 @@ impl Table {
         seen
     }
 
+    /// The different combinations of values of some columns, in the order of their first appearance.
+    pub fn combinations(&self, columns: &[&str]) -> Vec<Vec<String>> {
+        let at: Vec<usize> = columns.iter().map(|c| self.column(c)).collect();
+        let mut seen = Vec::new();
+        for row in &self.rows {
+            let one: Vec<String> = at.iter().map(|c| row[*c].clone()).collect();
+            if !seen.contains(&one) {
+                seen.push(one);
+            }
+        }
+        seen
+    }
+
     /// The numbers in `column` of the rows in which each named column has the given value.
     pub fn numbers(&self, column: &str, wanted: &[(&str, &str)]) -> Vec<f64> {
         let at = self.column(column);

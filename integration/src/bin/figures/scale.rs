@@ -13,6 +13,7 @@ pub fn measure(plan: &Plan, daemons: &Daemons, stack: &str, server: &str, pass: 
         "scale-memory.csv",
         "pass,stack,server,containers,daemon_rss,daemon_private,monitor_rss,monitor_private",
     );
+    let mut parts = Sheet::new("scale-parts.csv", "pass,stack,server,containers,part,round,ms");
     let steps: &[usize] = match server {
         // A JVM each: as far as the memory goes.
         "tomcat" => plan.pick(&[0, 10, 20, 40], &[0]),
@@ -35,10 +36,30 @@ pub fn measure(plan: &Plan, daemons: &Daemons, stack: &str, server: &str, pass: 
             let took = start.elapsed().as_secs_f64() * 1e3;
             launch.add(&[&pass, &stack, &server, &step, &round, &took]);
             daemons.api.delete("/containers/timed?force=1");
+            for (part, ms) in taken_apart(daemons, server) {
+                parts.add(&[&pass, &stack, &server, &step, &part, &round, &ms]);
+            }
         }
     }
     daemons.sweep();
-    vec![launch, memory]
+    vec![launch, memory, parts]
+}
+
+/// Where a launch's time goes: the engine's record and layer of the container (`create`), what starts it (`start`, in which
+/// runtime and monitor have their part), and a start that needs no place on the bridge.
+fn taken_apart(daemons: &Daemons, server: &str) -> [(&'static str, f64); 3] {
+    let timed = |args: &[&str]| {
+        let start = Instant::now();
+        daemons.docker(args).ok();
+        start.elapsed().as_secs_f64() * 1e3
+    };
+    let create = timed(&["create", "--name", "timed", "servers", "server", server]);
+    let start = timed(&["start", "timed"]);
+    daemons.api.delete("/containers/timed?force=1");
+    daemons.docker(&["create", "--network", "none", "--name", "timed", "servers", "server", server]).ok();
+    let alone = timed(&["start", "timed"]);
+    daemons.api.delete("/containers/timed?force=1");
+    [("create", create), ("start", start), ("start without network", alone)]
 }
 
 /// How many containers a stack is measured with. A budget is best spent on those that differ in both runtime and monitor.

@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -137,12 +138,17 @@ impl Daemons {
         fs::write(self.dir.join("daemon.json"), config.to_string()).expect("configuration");
     }
 
-    /// Starts the daemons, as an init system would after a crash. Returns the moment.
+    /// Starts the daemons, as an init system would after a crash: dockerd once containerd answers (Debian's units order them so).
+    /// Started at once it may find nobody yet, and its client tries again after a whole second. Returns the moment.
     pub fn spawn(&mut self) -> Instant {
         let start = Instant::now();
         let dir = self.dir.display().to_string();
         let containerd = self.command("containerd", &["--config", &format!("{dir}/containerd.toml")]);
         self.containerd = Some(containerd);
+        let socket = self.dir.join("containerd.sock");
+        while UnixStream::connect(&socket).is_err() && start.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_micros(500));
+        }
         let dockerd = self.command(
             "dockerd",
             &[
