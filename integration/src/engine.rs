@@ -256,6 +256,13 @@ impl Engine {
         }
     }
 
+    /// What containerd runs a container from, in a namespace of its: Docker's is `moby`, that of `ctr` is `default`.
+    pub fn bundle(&self, namespace: &str, id: &str) -> PathBuf {
+        let own = self.dir.join("exec/containerd/daemon");
+        let state = if own.exists() { own } else { "/run/containerd".into() };
+        state.join("io.containerd.runtime.v2.task").join(namespace).join(id)
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }

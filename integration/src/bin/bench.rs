@@ -157,7 +157,7 @@ fn plain() -> Bundle {
 fn dockers(engine: &Engine) -> Option<Bundle> {
     let id =
         engine.script("$D run -d --runtime runc $I sleep 1000", "runc", "bench").stdout.trim().to_string();
-    let tasks = engine.dir().join("exec/containerd/daemon/io.containerd.runtime.v2.task/moby").join(id);
+    let tasks = engine.bundle("moby", &id);
     let mut config: Value = serde_json::from_slice(&fs::read(tasks.join("config.json")).ok()?).ok()?;
     let mut bundle = Bundle::new("bench-docker");
     config["root"]["path"] = "rootfs".into();

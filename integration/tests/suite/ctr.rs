@@ -5,7 +5,7 @@ use integration::{host, Out};
 use std::sync::OnceLock;
 
 /// Docker's image, in containerd's own store.
-fn imported(engine: &Engine) -> Result<(), String> {
+pub fn imported(engine: &Engine) -> Result<(), String> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     let line =
         format!("$D save {IMAGE} | ctr -a {} images import - >/dev/null", engine.containerd().display());
@@ -17,7 +17,7 @@ fn imported(engine: &Engine) -> Result<(), String> {
 }
 
 /// A script in which `$C` is ctr, `$RUN` its `run` with the runtime chosen by `flags`, `$I` the image, `$N` a name.
-fn script(engine: &Engine, script: &str, flags: &str, name: &str) -> Out {
+pub fn script(engine: &Engine, script: &str, flags: &str, name: &str) -> Out {
     let c = format!("ctr -a {}", engine.containerd().display());
     let run = format!("{c} run {flags}");
     let image = format!("I=docker.io/library/{IMAGE}:latest");
@@ -25,7 +25,7 @@ fn script(engine: &Engine, script: &str, flags: &str, name: &str) -> Out {
 }
 
 /// containerd's own shim with the program of that path.
-fn behind_runcs(program: &str) -> String {
+pub fn behind_runcs(program: &str) -> String {
     format!("--runtime io.containerd.runc.v2 --runc-binary {program}")
 }
 

@@ -1,7 +1,10 @@
 //! Seccomp filters as the kernel has them: what a container's system calls come back with.
 
-use integration::{differs, Container};
+use crate::ctr;
+use integration::engine::engine;
+use integration::{differs, skip, Container, Run};
 use serde_json::{json, Value};
+use std::path::Path;
 
 fn filtered(name: &str, script: &str, rules: Value) -> Container {
     Container::sh(name, script).with(|c| {
@@ -92,5 +95,53 @@ fn flags_are_known() {
         let c = filtered("flag", "echo ran", json!([{ "names": ["acct"], "action": "SCMP_ACT_ERRNO" }]))
             .with(|c| c["linux"]["seccomp"]["flags"] = json!([flag]));
         c.run().ok().says("ran");
+    }
+}
+
+/// The profiles that Docker and containerd put into config.json, for a container with the usual capabilities and for one
+/// with more. The folder SECCOMP_PROFILES keeps them for the crate `runtime`, where our filters of them are compared with
+/// libseccomp's (`seccomp::tests::differential`).
+#[test]
+fn the_engines_own_profiles_are_in_force() {
+    differs!(Runc, "the profile is the engine's");
+    differs!(Crun, "the profile is the engine's");
+    let engine = match engine() {
+        Ok(engine) => engine,
+        Err(reason) => skip!("{reason}"),
+    };
+    let keep = |what: &str, bundle: &Path, pid: &str| {
+        let file = bundle.join("config.json");
+        let text =
+            std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{what}: {}: {e}", file.display()));
+        let config: Value = serde_json::from_str(&text).unwrap();
+        let rules = config["linux"]["seccomp"]["syscalls"].as_array().map_or(0, Vec::len);
+        assert!(rules > 2, "{what}: no profile of an engine's: {text}");
+        Run::new("grep").args(["Seccomp:", &format!("/proc/{}/status", pid.trim())]).ok().says("Seccomp:\t2");
+        if let Some(folder) = std::env::var_os("SECCOMP_PROFILES") {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(Path::new(&folder).join(format!("{what}.json")), &text).unwrap();
+        }
+    };
+    for (what, flags) in [("docker", ""), ("docker-all", "--cap-add ALL"), ("docker-none", "--cap-drop ALL")]
+    {
+        let run = format!("$D run -d --name $N --runtime $R {flags} $I sleep 1000");
+        let id = engine.script(&run, "tested", &format!("profile-{what}")).ok().stdout;
+        let pid = engine.docker(&["inspect", "-f", "{{.State.Pid}}", id.trim()]).ok().stdout;
+        keep(what, &engine.bundle("moby", id.trim()), &pid);
+        engine.docker(&["rm", "-f", id.trim()]).ok();
+    }
+    if let Err(reason) = ctr::imported(engine) {
+        skip!("{reason}");
+    }
+    let program = std::fs::canonicalize(integration::host::runtime()).unwrap();
+    let more = "--cap-add CAP_SYS_ADMIN --cap-add CAP_BPF --cap-add CAP_SYS_PTRACE --cap-add CAP_SYS_MODULE";
+    for (what, flags) in [("containerd", ""), ("containerd-more", more)] {
+        let flags = format!("{} --seccomp {flags}", ctr::behind_runcs(program.to_str().unwrap()));
+        let name = format!("profile-{what}");
+        let pid = "$RUN -d $I $N sleep 1000; $C task ls | awk -v n=$N '$1 == n { print $2 }'";
+        let pid = ctr::script(engine, pid, &flags, &name).ok().stdout;
+        keep(what, &engine.bundle("default", &name), &pid);
+        let end = "$C task kill -s KILL $N; sleep 1; $C task rm $N; $C container rm $N";
+        ctr::script(engine, end, "", &name).ok();
     }
 }

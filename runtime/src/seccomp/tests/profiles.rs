@@ -1,5 +1,5 @@
 //! A profile of our own, and those of container engines that the machine has. These are in the engines' own format, which the engine turns into
-//! that of config.json; `HYDRA_SECCOMP_PROFILES` may name more files, colon-separated, in either format or config.json.
+//! that of config.json; `HYDRA_SECCOMP_PROFILES` names more files, colon-separated, in either format or config.json.
 
 use serde_json::{json, Value};
 
@@ -11,16 +11,22 @@ const INSTALLED: [&str; 2] = ["/usr/share/containers/seccomp.json", "/etc/contai
 /// Our own, and what each file becomes for an engine that grants no capability and for one that grants all.
 pub fn all() -> Vec<(String, spec::Seccomp)> {
     let more = std::env::var("HYDRA_SECCOMP_PROFILES").unwrap_or_default();
-    let files = INSTALLED.into_iter().chain(more.split(':').filter(|path| !path.is_empty()));
+    let named = more.split(':').filter(|path| !path.is_empty());
     let mut profiles = vec![("one like an engine's".to_string(), like_an_engines())];
-    for path in files {
-        let Ok(text) = std::fs::read(path) else {
-            println!("SKIP: no profile {path}");
-            continue;
+    for path in INSTALLED.into_iter().chain(named) {
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            Err(_) if INSTALLED.contains(&path) => {
+                println!("SKIP: no profile {path}");
+                continue;
+            }
+            Err(e) => panic!("the profile {path}: {e}"),
         };
         let mut json: Value = serde_json::from_slice(&text).unwrap();
         if let Some(inner) = json.pointer_mut("/linux/seccomp") {
-            json = inner.take();
+            // An engine has made its choice already.
+            profiles.push((path.to_string(), serde_json::from_value(inner.take()).unwrap()));
+            continue;
         }
         for granted in [false, true] {
             let converted = serde_json::from_value(convert(json.clone(), granted)).unwrap();
