@@ -43,12 +43,31 @@ pub fn validate(hooks: &Hooks) -> Result<()> {
 
 /// Runs `hooks` in order; the first that fails ends it. `env` is for those that name no environment.
 pub fn run(kind: &str, hooks: &[Hook], state: &OciState<'_>, env: &[String]) -> Result<()> {
+    each(kind, hooks, state, env, Err)
+}
+
+/// Runs `hooks` in order, all of them: one that fails is only warned of.
+pub fn run_all(kind: &str, hooks: &[Hook], state: &OciState<'_>) -> Result<()> {
+    each(kind, hooks, state, &[], |e| {
+        log::warn!("{e}");
+        Ok(())
+    })
+}
+
+fn each(
+    kind: &str,
+    hooks: &[Hook],
+    state: &OciState<'_>,
+    env: &[String],
+    failed: impl Fn(Error) -> Result<()>,
+) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
     let state = serde_json::to_vec(state).map_err(|e| Error::new(Kind::System, e.to_string()))?;
     for (i, hook) in hooks.iter().enumerate() {
-        run_one(hook, &state, env).with_context(|| format!("error running {kind} hook #{i}"))?;
+        let done = run_one(hook, &state, env).with_context(|| format!("error running {kind} hook #{i}"));
+        done.or_else(&failed)?;
     }
     Ok(())
 }

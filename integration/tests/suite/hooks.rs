@@ -96,10 +96,21 @@ fn a_failing_hook_before_start_fails_the_create() {
 
 #[test]
 fn a_failing_poststop_hook_only_warns() {
-    let c = Container::new("poststop").with(|config| config["hooks"]["poststop"] = hook("exit 1")).up();
+    let c = Container::new("poststop");
+    let log = c.bundle.dir.join("ran");
+    let line = |script: &str| hook(&format!("echo {script} >>{}; {script}", log.display()))[0].clone();
+    let hooks = json!([line("false"), line("true")]);
+    let c = c.with(|config| config["hooks"]["poststop"] = hooks).up();
     c.wait_for("stopped");
-    c.delete().ok();
+    let said = c.bundle.dir.join("log");
+    c.runtime().args(["--log"]).args([&said]).args(["delete", &c.id]).out().ok();
     assert_eq!(c.leftovers(), Vec::<String>::new());
+    let ran = fs::read_to_string(&log).unwrap_or_default();
+    differs!(Runc, "1.1.5 runs none after it");
+    differs!(Crun, "1.8.1 runs none after it");
+    assert_eq!(ran, "false\ntrue\n", "the remaining hooks are run");
+    let said = fs::read_to_string(said).unwrap_or_default();
+    assert!(said.contains("poststop hook #0"), "no warning: {said}");
 }
 
 #[test]

@@ -95,9 +95,6 @@ pub fn destroy(container: &Container) -> Result<()> {
     let hooks = start::later_hooks(container).unwrap_or_default();
     undo::take_back(container)?;
     let state = container.oci_state(Status::Stopped, 0);
-    if let Err(e) = hooks::run("poststop", &hooks.poststop, &state, &[]) {
-        // runtime-spec, lifecycle: only a warning.
-        log::warn!("{e}");
-    }
-    Ok(())
+    // runtime-spec, lifecycle: a failure is only a warning, and the rest of them are run.
+    hooks::run_all("poststop", &hooks.poststop, &state)
 }
