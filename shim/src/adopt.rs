@@ -36,6 +36,8 @@ fn forget_processes(root: &mut Root) {
     root.publisher = None;
     root.publisher_busy = false;
     root.log = 0;
+    root.exits = 0;
+    root.adopted = true;
     root.state.waiters.clear();
     root.state.queue.clear();
     root.state.closing.clear();
@@ -68,6 +70,7 @@ fn reopen(task: &str, p: &mut Process, setup: &crate::state::Setup) {
     (p.console, p.console_listener, p.pidfd) = (0, 0, 0);
     (p.child_in, p.child_out, p.child_err, p.stdin_pipe) = (0, 0, 0, 0);
     p.inputs.clear();
+    p.heard = 0;
     p.recording = p.recorded;
     let name = place::name(setup, task, &p.id);
     for (n, slot) in [(1, &mut p.out), (2, &mut p.err)] {

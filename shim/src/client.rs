@@ -226,7 +226,13 @@ fn look(place: &Place) -> Result<(Root, Vec<i32>)> {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         *pid > 0 && line.split(|b| *b == 0).any(|part| part == name.as_bytes())
     };
-    Ok((root, heads.into_iter().filter(alive).collect()))
+    let heads: Vec<i32> = heads.into_iter().filter(alive).collect();
+    if let [last] = heads[..] {
+        // Should it be a worker that was stopped before it had asked for a signal at its keeper's death: nobody else is left to
+        // continue it.
+        sys::continue_process(last);
+    }
+    Ok((root, heads))
 }
 
 fn wait(place: &Place, options: &Options) -> Result<i32> {
@@ -268,6 +274,7 @@ fn forget(place: &Place) -> Result<i32> {
 }
 
 fn list() -> Result<i32> {
+    place::sweep();
     println!("NAMESPACE\tID\tPID\tSTATUS\tHEADS");
     for place in places() {
         let Ok((root, heads)) = look(&place) else { continue };
@@ -291,6 +298,7 @@ fn list() -> Result<i32> {
 fn watch(options: &Options) -> Result<i32> {
     let invalid = |_| Error::new(Kind::Invalid, "--interval-ms is not a number");
     let interval: u64 = options.value("--interval-ms").unwrap_or("500").parse().map_err(invalid)?;
+    place::sweep();
     loop {
         for place in places() {
             if options.namespace.as_ref().is_some_and(|n| *n != place.namespace) {

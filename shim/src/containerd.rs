@@ -175,6 +175,7 @@ fn delete(flags: &Flags) -> Result<()> {
     let bundle =
         if flags.bundle.is_empty() { std::env::current_dir()? } else { PathBuf::from(&flags.bundle) };
     let (root, task) = last_state(flags, &bundle);
+    place::sweep();
     let setup = &root.setup;
     let mut answer =
         DeleteResponse { pid: task.init.pid, exit_status: 137, exited_at: Timestamp::from_ns(sys::now_ns()) };
@@ -232,12 +233,14 @@ fn delete_by_runtime(setup: &crate::state::Setup, task: &Task) {
 /// can tell that.
 fn end_lost(root: &Root, task: &Task) -> u32 {
     let pidfd = sys::pidfd_open(task.init.pid as i32);
+    let connector = sys::exits::listen(&[task.init.pid]);
     delete_by_runtime(&root.setup, task);
     let seen = pidfd.ok().and_then(|fd| {
         let mut fds = [libc::pollfd { fd: fd.0, events: libc::POLLHUP, revents: 0 }];
         let _ = sys::poll(&mut fds, 1000);
         // Its parent is the host's first process, which may take its time to bury it.
-        crate::job::zombie_exit(task.init.pid).or_else(|| sys::pidfd_exit(fd))
+        let heard = || connector.ok().and_then(|c| sys::exits::heard(c).pop());
+        crate::job::zombie_exit(task.init.pid).or_else(|| sys::pidfd_exit(fd)).or_else(heard)
     });
     let (exit_status, unknown) = seen.map_or((137, true), |c| (c.code, false));
     let lost = Process { exit_status, unknown, exited_at: sys::now_ns(), ..task.init.clone() };

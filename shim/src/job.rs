@@ -61,7 +61,9 @@ fn act(setup: &Setup, task: &Task, op: &Op) -> Result<()> {
     }
     stdio(setup, process, op)?;
     std::env::set_current_dir(&task.bundle).context(|| "entering the bundle")?;
-    let args = arguments(setup, task, process, op);
+    let makes = matches!(op.job, Job::Create | Job::Restore);
+    let systemd = task.options.systemd_cgroup || (makes && task.bare && config(task)?.names_a_scope());
+    let args = arguments(setup, task, process, op, systemd);
     exec(&args)
 }
 
@@ -97,11 +99,12 @@ pub fn root(setup: &Setup, task: &Task) -> String {
     format!("{root}/{}", setup.namespace)
 }
 
-pub fn arguments(setup: &Setup, task: &Task, process: &Process, op: &Op) -> Vec<String> {
+/// `systemd`: the container's cgroup is systemd's to make.
+pub fn arguments(setup: &Setup, task: &Task, process: &Process, op: &Op, systemd: bool) -> Vec<String> {
     let path = |p: PathBuf| p.to_string_lossy().into_owned();
     let mut args = vec![binary(setup, task), "--root".into(), root(setup, task), "--log".into()];
     args.extend([path(file(setup, op, "log")), "--log-format".into(), "json".into()]);
-    if task.options.systemd_cgroup {
+    if systemd {
         args.push("--systemd-cgroup".into());
     }
     let mut add = |more: &[&str]| args.extend(more.iter().map(|s| (*s).to_string()));
@@ -246,6 +249,8 @@ struct Config {
 struct Linux {
     #[serde(default)]
     namespaces: Vec<Namespace>,
+    #[serde(default, rename = "cgroupsPath")]
+    cgroups_path: String,
 }
 #[derive(serde::Deserialize)]
 struct Namespace {
@@ -254,14 +259,26 @@ struct Namespace {
     path: Option<String>,
 }
 
-/// Leaves a file behind where the container has no pid namespace of its own: its processes then outlive init.
-fn look_at_config(setup: &Setup, task: &Task) -> Result<()> {
+impl Config {
+    /// Does the cgroup's path have the form that is meant for systemd, SLICE:PREFIX:NAME? Docker and containerd's CRI write it, and tell
+    /// a shim of another name than their own nothing else.
+    fn names_a_scope(&self) -> bool {
+        let path = self.linux.as_ref().map_or("", |l| &l.cgroups_path);
+        matches!(path.split(':').collect::<Vec<_>>()[..], [slice, _, name] if slice.ends_with(".slice") && !name.is_empty())
+    }
+}
+
+fn config(task: &Task) -> Result<Config> {
     let path = Path::new(&task.bundle).join("config.json");
     let text = std::fs::read(&path).context(|| format!("reading {}", path.display()))?;
-    let config: Config = serde_json::from_slice(&text)
-        .map_err(|e| Error::new(Kind::Invalid, format!("parsing {}: {e}", path.display())))?;
+    serde_json::from_slice(&text)
+        .map_err(|e| Error::new(Kind::Invalid, format!("parsing {}: {e}", path.display())))
+}
+
+/// Leaves a file behind where the container has no pid namespace of its own: its processes then outlive init.
+fn look_at_config(setup: &Setup, task: &Task) -> Result<()> {
     let own = |n: &Namespace| n.kind == "pid" && n.path.as_deref().unwrap_or_default().is_empty();
-    if !config.linux.is_some_and(|l| l.namespaces.iter().any(own)) {
+    if !config(task)?.linux.is_some_and(|l| l.namespaces.iter().any(own)) {
         std::fs::write(shared_pids(setup, task), "")?;
     }
     Ok(())
@@ -392,8 +409,37 @@ pub fn zombie_exit(pid: u32) -> Option<Change> {
     if fields.first()? != "Z" {
         return None;
     }
-    let status: i32 = fields.get(49)?.parse().ok()?;
-    let code =
-        if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
-    Some(Change { pid: pid as i32, stopped: false, code: code as u32, core: libc::WCOREDUMP(status) })
+    Some(sys::ended(pid as i32, fields.get(49)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_meant_for_systemd() {
+        let of = |linux: &str| {
+            let config: Config = serde_json::from_str(&format!("{{\"linux\":{linux}}}")).unwrap();
+            config.names_a_scope()
+        };
+        assert!(of(r#"{"cgroupsPath":"system.slice:docker:0123"}"#));
+        assert!(of(r#"{"cgroupsPath":"kubepods-pod1.slice:cri-containerd:0123"}"#));
+        for other in [
+            "/docker/0123",
+            "a:b:c",
+            "system.slice",
+            "system.slice:docker",
+            "a.slice:b:c:d",
+            "a.slice:b:",
+            "",
+        ] {
+            assert!(!of(&format!("{{\"cgroupsPath\":\"{other}\"}}")), "{other}");
+        }
+        assert!(!of("{}") && !serde_json::from_str::<Config>("{}").unwrap().names_a_scope());
+        let (setup, op) = (Setup::default(), Op { job: Job::Create, ..Op::default() });
+        let task = Task { id: "c".into(), ..Task::default() };
+        let with = |systemd| arguments(&setup, &task, &Process::default(), &op, systemd);
+        assert!(with(true).contains(&"--systemd-cgroup".into()));
+        assert!(!with(false).contains(&"--systemd-cgroup".into()));
+    }
 }

@@ -62,6 +62,21 @@ fn short(path: PathBuf, kind: &str) -> PathBuf {
     }
 }
 
+/// Sockets with a short path lie beside the monitors' directories, and stay there when all of a monitor was killed: those that
+/// nobody listens on go. One that was just made may be about to be listened on.
+pub fn sweep() {
+    for entry in std::fs::read_dir(RUN).into_iter().flatten().flatten() {
+        let old = |m: std::fs::Metadata| m.modified().ok()?.elapsed().ok();
+        let refused = || std::os::unix::net::UnixStream::connect(entry.path()).map_err(|e| e.kind());
+        if entry.file_type().is_ok_and(|t| std::os::unix::fs::FileTypeExt::is_socket(&t))
+            && entry.metadata().ok().and_then(old).is_some_and(|age| age.as_secs() > 10)
+            && matches!(refused(), Err(std::io::ErrorKind::ConnectionRefused))
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 pub fn state_file(directory: &Path) -> PathBuf {
     directory.join("state")
 }

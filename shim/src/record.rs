@@ -96,3 +96,25 @@ fn text(setup: &Setup, task: &Task, p: &Process, more: &str) -> String {
     );
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first form of a record, kept as it was, and one with words of a later program: both are read.
+    #[test]
+    fn old_and_newer_records_are_read() {
+        let old = r#"{"id":"c","namespace":"standalone","exec":"","pid":4711,"exitCode":137,"signal":9,"core":false,"oomKilled":true,"oomCgroup":"0::/c\n","createdOrStartedAtNs":1764300000000000000,"exitedAtNs":1764300001000000000,"status":"exact"}"#;
+        let newer = old.replace(
+            "\"pid\"",
+            "\"colour\":{\"of\":[\"red\"]},\"root\":\"/run/hydra\",\"ringBytes\":4096,\"pid\"",
+        );
+        for (text, root, ring) in [(old.to_string(), "", 0), (newer, "/run/hydra", 4096)] {
+            let path = std::env::temp_dir().join(format!("record-{}-{ring}", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            let record = read(&path).unwrap();
+            std::fs::remove_file(path).unwrap();
+            assert_eq!((record.exit_code, record.root.as_str(), record.ring_bytes), (137, root, ring));
+        }
+    }
+}

@@ -99,6 +99,8 @@ message! {
         32 spec: Vec<u8>,
         /// Bytes of its output that a client never got, by the policy; and that the ring lacks, its disk being full.
         33 dropped: u64, 34 unlogged: u64,
+        /// How it ended, if the process connector has said so: exit code plus one, and whether there was a core.
+        35 heard: u32, 36 heard_core: bool,
     }
 
     struct Task {
@@ -111,6 +113,8 @@ message! {
         12 standalone: bool,
         13 runtime: String, 14 runtime_root: String,
         15 deleting: bool,
+        /// The caller gave no options at all: what they might have said, the configuration has to tell.
+        17 bare: bool,
     }
 
     struct Op {
@@ -157,6 +161,10 @@ message! {
         14 upgrade: Option<Asker>,
         /// Who connected last to containerd's socket, and since when that process is there, in clock ticks.
         15 daemon: u32, 16 daemon_ticks: u64,
+        /// All heads were lost before: what runs has another parent, and its end is heard of by other ways.
+        17 adopted: bool,
+        /// One of them: the process connector.
+        18 exits: u32,
     }
 }
 
@@ -215,3 +223,53 @@ impl Task {
 }
 
 crate::pb::always!(Asker, Process, RuncOptions, Setup, State);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::Message;
+
+    /// What the first program with this layout wrote for a container that runs, kept as it was: no later one may read less in it.
+    #[test]
+    fn an_old_state_is_read_by_new_code() {
+        let kept = include_bytes!("fixtures/state-2");
+        let root = Root::decode(kept).unwrap();
+        let setup = &root.setup;
+        assert_eq!(
+            (setup.namespace.as_str(), setup.id.as_str(), setup.standalone),
+            ("skew", "old-one", true)
+        );
+        assert_eq!(
+            (setup.directory.as_str(), setup.exe.as_str()),
+            ("/run/hydra-shim/skew/old-one", "/srv/monitor/shim")
+        );
+        assert_eq!(
+            (setup.spool_limit, setup.spool_policy.as_str(), setup.ring_limit),
+            (16 << 20, "block", 64 << 10)
+        );
+        let task = root.state.task("old-one").unwrap();
+        assert_eq!((task.bundle.as_str(), task.standalone), ("/srv/monitor/b", true));
+        let init = &task.init;
+        assert_eq!((init.pid, init.phase, init.ticks), (22559, Phase::Running, 1_511_588));
+        assert!(init.started_at > 0 && !init.exited() && init.pidfd != 0);
+        let (out, err) = (init.out.as_ref().unwrap(), init.err.as_ref().unwrap());
+        assert_eq!((out.source, out.mark, err.source, err.mark), (11, 1, 16, 2));
+        assert!(task.cgroup.ends_with("0::/old-one\n") && task.cgroup_watch != 0);
+        assert_eq!((root.listeners.as_slice(), root.events), (&[4][..], 7));
+        // What it knew nothing of.
+        assert_eq!((task.bare, init.heard, root.adopted, root.exits), (false, 0, false, 0));
+    }
+
+    /// Fields of a later program are skipped; a word that stands for something unknown is refused by name.
+    #[test]
+    fn a_newer_state_is_read_or_refused_by_name() {
+        let kept = include_bytes!("fixtures/state-2");
+        let mut newer = kept.to_vec();
+        // Field 900, text.
+        newer.extend([0xa2, 0x38, 2, b'h', b'i']);
+        assert_eq!(Root::decode(&newer).unwrap(), Root::decode(kept).unwrap());
+        // A process in a phase 9.
+        let refused = Process::decode(&[3 << 3, 9]).unwrap_err();
+        assert!(refused.text().contains("unknown Phase 9"), "{refused}");
+    }
+}

@@ -70,6 +70,8 @@ enum Source {
     Pid(usize, usize),
     Job(usize),
     Memory(usize),
+    /// The process connector.
+    Exits,
 }
 
 /// Works until the keeper dies; then the caller is the keeper. Ends the process when the monitor's work is over.
@@ -156,6 +158,7 @@ impl Worker<'_> {
         self.add(header.keeper_fd.load(SeqCst), libc::POLLIN, Source::Keeper);
         self.add(header.child_fd.load(SeqCst), libc::POLLIN, Source::Child);
         self.add(header.poke_fd.load(SeqCst), libc::POLLIN, Source::Poke);
+        self.add(self.root.exits as i32 - 1, libc::POLLIN, Source::Exits);
         let deaf = self.deaf_until > sys::now_ns();
         if self.root.conns.len() < CONNS - 1 && !deaf {
             for (i, number) in self.root.listeners.clone().into_iter().enumerate() {
@@ -249,6 +252,7 @@ impl Worker<'_> {
             Source::Pid(t, p) => self.reaped_elsewhere(t, p, number, revents),
             Source::Job(i) => self.job_reaped_elsewhere(i, number, revents),
             Source::Memory(t) => self.memory_event(t),
+            Source::Exits => self.hear_exits(),
         }
         false
     }

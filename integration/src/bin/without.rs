@@ -22,6 +22,9 @@ const CALLS: &[(&str, &[u32])] = &[
     ("mount_setattr", &[442, 467]), // mount_setattr 5.12, open_tree_attr 6.15
 ];
 
+/// Requests of ioctl, by their numbers: no file knows them.
+const REQUESTS: &[(&str, u32)] = &[("pidfd_info", libc::PIDFD_GET_INFO as u32)]; // 6.13, with the exit status 6.15
+
 /// Groups that are no call of their own but a use of one. Who makes such a call waits until it has been looked at.
 const USES: &[Use] = &[
     Use { group: "cgroup.kill", calls: &[libc::SYS_openat, libc::SYS_openat2], refuse: opens_cgroup_kill }, // 5.14
@@ -76,7 +79,8 @@ const USAGE: &str = "without GROUP[,GROUP]... PROGRAM ARGS..., or: without group
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let named = args.next().and_then(|n| n.into_string().ok()).expect(USAGE);
-    let all = || CALLS.iter().map(|c| c.0).chain(USES.iter().map(|u| u.group));
+    let all =
+        || CALLS.iter().map(|c| c.0).chain(REQUESTS.iter().map(|r| r.0)).chain(USES.iter().map(|u| u.group));
     if named == "groups" {
         all().for_each(|group| println!("{group}"));
         return ExitCode::SUCCESS;
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         panic!("no group named {unknown:?}; there are: {}", all().collect::<Vec<_>>().join(" "));
     }
     let calls = CALLS.iter().filter(|c| groups.contains(&c.0)).flat_map(|c| c.1).copied().collect::<Vec<_>>();
+    let requests = REQUESTS.iter().filter(|r| groups.contains(&r.0)).map(|r| r.1).collect::<Vec<_>>();
     let uses = USES.iter().filter(|u| groups.contains(&u.group)).collect::<Vec<_>>();
     let mut command = Command::new(&program);
     // So that a test knows what can't be had, and asks how that is said.
@@ -95,7 +100,8 @@ fn main() -> ExitCode {
     let (send, receive) = mpsc::channel();
     // Filters hold for a thread and what it starts. This one goes on without, to answer.
     let run = std::thread::spawn(move || {
-        let installed = sys::forbid(&calls).and_then(|()| sys::ask(asked));
+        let installed =
+            sys::forbid(&calls).and_then(|()| sys::forbid_requests(&requests)).and_then(|()| sys::ask(asked));
         send.send(installed.unwrap_or_else(|e| panic!("the filter can't be installed: {e}")))
             .expect("the other thread");
         command.status().unwrap_or_else(|e| panic!("{program:?}: {e}"))
@@ -117,7 +123,16 @@ mod sys {
 
     /// Installs a filter that answers these calls with ENOSYS, for this process and its offspring.
     pub fn forbid(numbers: &[u32]) -> nix::Result<()> {
-        install(numbers, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32, 0).map(drop)
+        install(&matching(NUMBER, numbers, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32), 0).map(drop)
+    }
+
+    /// Installs a filter that answers these requests of ioctl with ENOTTY.
+    pub fn forbid_requests(requests: &[u32]) -> nix::Result<()> {
+        let mut program = matching(REQUEST, requests, libc::SECCOMP_RET_ERRNO | libc::ENOTTY as u32);
+        // Calls other than ioctl go past all of it, to the verdict that allows them, the last but one.
+        let past = program.len() as u8 - 2;
+        program.splice(0..0, [op(LOAD, 0, 0, NUMBER), op(SAME, 0, past, libc::SYS_ioctl as u32)]);
+        install(&program, 0).map(drop)
     }
 
     /// Installs a filter that asks who holds the listener over these calls, for this thread and what it starts.
@@ -127,22 +142,35 @@ mod sys {
         }
         numbers.sort_unstable();
         numbers.dedup();
-        let listener =
-            install(&numbers, libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+        let listener = install(
+            &matching(NUMBER, &numbers, libc::SECCOMP_RET_USER_NOTIF),
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+        )?;
         // SAFETY: the kernel has just made this descriptor for us.
         Ok(Some(unsafe { OwnedFd::from_raw_fd(listener) }))
     }
 
-    fn install(numbers: &[u32], verdict: u32, flags: libc::c_ulong) -> nix::Result<RawFd> {
-        let op = |code: u32, jt: u8, k: u32| sock_filter { code: code as u16, jt, jf: 0, k };
-        // The number of the call is the first word of what the filter sees.
-        let mut program = vec![op(BPF_LD | BPF_W | BPF_ABS, 0, 0)];
-        for (i, number) in numbers.iter().enumerate() {
-            program.push(op(BPF_JMP | BPF_JEQ | BPF_K, (numbers.len() - i) as u8, *number));
-        }
-        program.push(op(BPF_RET | BPF_K, 0, libc::SECCOMP_RET_ALLOW));
-        program.push(op(BPF_RET | BPF_K, 0, verdict));
-        let filter = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    /// Where a filter sees the number of the call, and (its lower half) the second argument.
+    const NUMBER: u32 = 0;
+    const REQUEST: u32 = 24;
+    const LOAD: u32 = BPF_LD | BPF_W | BPF_ABS;
+    const SAME: u32 = BPF_JMP | BPF_JEQ | BPF_K;
+
+    fn op(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
+        sock_filter { code: code as u16, jt, jf, k }
+    }
+
+    /// Gives `verdict` where the word at `place` is one of `values`; all else is allowed.
+    fn matching(place: u32, values: &[u32], verdict: u32) -> Vec<sock_filter> {
+        let mut program = vec![op(LOAD, 0, 0, place)];
+        program.extend(values.iter().enumerate().map(|(i, v)| op(SAME, (values.len() - i) as u8, 0, *v)));
+        program.push(op(BPF_RET | BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+        program.push(op(BPF_RET | BPF_K, 0, 0, verdict));
+        program
+    }
+
+    fn install(program: &[sock_filter], flags: libc::c_ulong) -> nix::Result<RawFd> {
+        let filter = sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
         // SAFETY: `filter` points to `program`, which lives until the call is over; the kernel copies it. Root needs no
         // no-new-privileges for this, which would change what the program under test may do.
         let r = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &filter) };

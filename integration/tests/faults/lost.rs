@@ -89,12 +89,41 @@ fn a_container_that_lost_its_monitor_is_adopted() {
     client.ok("Kill", signal(&r.task.id, 9));
     let seen = client.answer(waiting).expect("Wait").int(1);
     let record = record(&r.monitor);
-    match record["status"].as_str() {
-        Some("exact") => assert_eq!(seen, 137),
-        // Before Linux 6.15 the kernel keeps no status for those who are no parents.
-        other => assert_eq!((other, seen), (Some("unknown"), 255)),
-    }
+    // By the pidfd, or before Linux 6.15 by the process connector.
+    assert_eq!((&record["status"], seen), (&"exact".into(), 137), "{record}");
     client.ok("Delete", target(&r.task.id, ""));
+}
+
+/// A status of the container's own, and that of an exec that lived on too; the new monitor's heads are killed in between.
+#[test]
+fn what_was_adopted_ends_with_its_own_status() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let monitor = Monitor::start("statuses");
+    let script = |code: u8| format!("until [ -e /go{code} ]; do sleep 0.05; done; exit {code}");
+    let task = monitor.task(&monitor.id, &["sh", "-c", &script(5)]);
+    let client = monitor.client();
+    client.ok("Create", task.create());
+    client.ok("Start", target(&task.id, ""));
+    client.ok("Exec", task.exec("one", &["sh", "-c", &script(6)], None));
+    client.ok("Start", target(&task.id, "one"));
+    monitor.kill_all();
+    Run::new(shim()).args(["adopt", "--namespace", namespace(), &task.id]).ok();
+    let client = monitor.client();
+    for (exec, code) in [("one", 6), ("", 5)] {
+        let waiting = client.begin("Wait", target(&task.id, exec));
+        let worker = monitor.heads()[1];
+        let _ = kill(Pid::from_raw(worker), Signal::SIGKILL);
+        eventually("the next worker", || {
+            monitor.heads()[1] != worker && integration::monitor::whole(&monitor.dir)
+        });
+        fs::write(task.bundle.rootfs().join(format!("go{code}")), "").expect("gate");
+        assert_eq!(client.answer(waiting).expect("Wait").int(1), code, "{exec}");
+        assert_eq!(client.ok("Delete", target(&task.id, exec)).int(2), code);
+    }
+    drop(alone);
 }
 
 /// What ended while nobody watched is said to be unknown, not made up.

@@ -4,6 +4,7 @@ use integration::disk::{self, Disk};
 use integration::engine::{debugging, engine, Engine, IMAGE};
 use integration::host::{self, Cgroups};
 use integration::{janitor, skip, Out, Peer, Run};
+use std::path::Path;
 
 /// Shell: `limit PID FILE` prints a cgroup file of a process, `rate` reads dd's last words.
 const WORDS: &str = r#"
@@ -151,4 +152,27 @@ fn podman_with_annotations() {
         program.display(),
     );
     Run::sh(&text).patient(3).ok().says("44");
+}
+
+/// Where Docker leaves cgroups to systemd it tells a shim so by the path alone: the container's scope is there, and goes with it.
+#[test]
+fn docker_by_the_shims_name_has_a_scope() {
+    let engine = docker!(engine());
+    if !Path::new("/run/systemd/system").exists() {
+        skip!("no systemd runs here");
+    }
+    for (runtime, name) in [("shimmed", "scopetype"), ("io.containerd.hydra.v2", "scopename")] {
+        let text = format!(
+            "s=docker-$($D run -d --name $N --runtime {runtime} --pids-limit 55 $I sleep 1000).scope || exit 9
+            systemctl is-active $s; grep -c /$s$ /proc/$(pid $N)/cgroup; systemctl show -p TasksMax --value $s
+            $D update --pids-limit 66 $N >/dev/null; systemctl show -p TasksMax --value $s
+            $D pause $N >/dev/null; $D unpause $N >/dev/null; $D exec $N grep -c /$s$ /proc/self/cgroup
+            $D rm -f $N >/dev/null; systemctl is-active $s"
+        );
+        let out = engine.script(&format!("{WORDS}\n{text}"), runtime, name);
+        let lines: Vec<&str> = out.stdout.lines().collect();
+        let [active, placed, created, updated, _, gone] = lines[..] else { panic!("{out}") };
+        assert_eq!([active, created, updated, gone], ["active", "55", "66", "inactive"], "{out}");
+        assert_ne!(placed, "0", "{out}");
+    }
 }

@@ -130,6 +130,7 @@ impl Step {
             init,
             rootfs: r.rootfs,
             options,
+            bare: r.options.is_none_or(|any| any.type_url.is_empty()),
             checkpoint: r.checkpoint,
             standalone,
             ..Task::default()

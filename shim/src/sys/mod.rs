@@ -1,5 +1,6 @@
 //! The system calls that need `unsafe`: clones, waits, descriptors by number, calls that let the kernel write into the map.
 
+pub mod exits;
 pub mod map;
 
 use nix::errno::Errno;
@@ -46,7 +47,7 @@ pub enum Side {
 }
 
 /// `clone3` as fork. `pid` receives the child's number, and `pidfd` a descriptor of it, *within the call*: a parent that is
-/// killed right after it leaves a trace of the child.
+/// killed right after it leaves a trace of the child. Where there is no clone3, `clone` does it.
 fn fork(flags: i32, pid: &AtomicI32, pidfd: Option<&AtomicI32>) -> Result<Side> {
     let pidfd_flag = if pidfd.is_some() { libc::CLONE_PIDFD } else { 0 };
     let mut args = libc::clone_args {
@@ -65,7 +66,27 @@ fn fork(flags: i32, pid: &AtomicI32, pidfd: Option<&AtomicI32>) -> Result<Side> 
     // SAFETY: without CLONE_VM this is a fork; the program has one thread, so the child may use everything it inherited.
     // parent_tid and pidfd point to i32s that outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &mut args, size_of::<libc::clone_args>()) };
-    Ok(if Errno::result(result)? == 0 { Side::Child } else { Side::Parent })
+    match Errno::result(result) {
+        Ok(0) => Ok(Side::Child),
+        Ok(_) => Ok(Side::Parent),
+        Err(Errno::ENOSYS) => fork_by_clone(flags, pid, pidfd),
+        Err(e) => Err(e),
+    }
+}
+
+/// The older call gives the number within the call too, but the descriptor only after it. A head that is killed in between is
+/// still the parent, or the other head is: one of them hears of the child's end.
+fn fork_by_clone(flags: i32, pid: &AtomicI32, pidfd: Option<&AtomicI32>) -> Result<Side> {
+    let flags = libc::CLONE_PARENT_SETTID | flags | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and with no stack named this is a fork; `pid` outlives the call.
+    let child = unsafe { libc::syscall(libc::SYS_clone, flags as libc::c_ulong, 0, pid.as_ptr(), 0, 0) };
+    if Errno::result(child)? == 0 {
+        return Ok(Side::Child);
+    }
+    if let Some(Ok(fd)) = pidfd.map(|_| pidfd_open(child as i32)) {
+        pidfd.inspect(|p| p.store(fd.0, Ordering::SeqCst));
+    }
+    Ok(Side::Parent)
 }
 
 /// A child with its own copy of the descriptor table: for programs and short jobs.
@@ -162,10 +183,30 @@ pub fn pidfd_exit(pidfd: Fd) -> Option<Change> {
     if info.mask & u64::from(libc::PIDFD_INFO_EXIT) == 0 {
         return None;
     }
-    let status = info.exit_code;
+    Some(ended(info.pid as i32, info.exit_code))
+}
+
+/// The end of a process, from the status that the kernel keeps.
+pub fn ended(pid: i32, status: i32) -> Change {
     let code =
         if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
-    Some(Change { pid: info.pid as i32, stopped: false, code: code as u32, core: libc::WCOREDUMP(status) })
+    Change { pid, stopped: false, code: code as u32, core: libc::WCOREDUMP(status) }
+}
+
+/// Do pidfds tell how a process ended that somebody else reaped? Asked of a child that ends at once.
+pub fn pidfds_tell() -> bool {
+    let (pid, pidfd) = (AtomicI32::new(0), AtomicI32::new(-1));
+    match fork_child(&pid, &pidfd) {
+        Ok(Side::Child) => exit_now(0),
+        Ok(Side::Parent) => {
+            end_child(pid.load(Ordering::SeqCst));
+            let pidfd = Fd(pidfd.load(Ordering::SeqCst));
+            let told = pidfd_exit(pidfd).is_some();
+            pidfd.close();
+            told
+        }
+        Err(_) => false,
+    }
 }
 
 pub fn prctl(option: i32, value: u64) {

@@ -160,9 +160,45 @@ impl Worker<'_> {
         }
     }
 
+    /// What an adopted container runs is nobody's child here. Where pidfds don't tell how such a process ended, the process
+    /// connector does; it has to be asked while that still runs.
+    pub(super) fn listen_for_exits(&mut self) {
+        if !self.root.adopted || self.root.exits != 0 || sys::pidfds_tell() {
+            return;
+        }
+        let all = self.root.state.tasks.iter().flat_map(|t| t.processes());
+        let pids: Vec<u32> = all.filter(|p| p.pid != 0 && !p.exited()).map(|p| p.pid).collect();
+        match sys::exits::listen(&pids) {
+            Ok(fd) => self.root.exits = number(fd),
+            Err(e) => self.log(&format!("the ends of adopted processes will be unknown: before Linux 6.15 the process connector tells them, and it can't be had: {e}")),
+        }
+        self.commit();
+    }
+
+    pub(super) fn hear_exits(&mut self) {
+        let news = fd(self.root.exits).map_or(Vec::new(), sys::exits::heard);
+        for change in &news {
+            let all = self.root.state.tasks.iter_mut().flat_map(|t| t.processes_mut());
+            for p in all.filter(|p| p.pid == change.pid as u32 && !p.exited()) {
+                (p.heard, p.heard_core) = (change.code + 1, change.core);
+            }
+        }
+        if !news.is_empty() {
+            self.commit();
+        }
+    }
+
+    /// How an adopted process ended, by the process connector.
+    fn heard(&mut self, pid: u32) -> Option<Change> {
+        self.hear_exits();
+        let mut all = self.root.state.tasks.iter().flat_map(|t| t.processes());
+        let p = all.find(|p| p.pid == pid && p.heard != 0)?;
+        Some(Change { pid: pid as i32, stopped: false, code: p.heard - 1, core: p.heard_core })
+    }
+
     /// How a process ended whose parent is no head. Before it is reaped /proc tells, afterwards the pidfd does, on Linux 6.15
-    /// and later; else it is unknown (pid 0). None: a head is its parent and will hear of it.
-    fn seen_from_outside(&self, pid: i32, pidfd: Fd, revents: i16) -> Option<Change> {
+    /// and later, or the process connector; else it is unknown (pid 0). None: a head is its parent and will hear of it.
+    fn seen_from_outside(&mut self, pid: i32, pidfd: Fd, revents: i16) -> Option<Change> {
         if revents & libc::POLLHUP == 0 {
             let parent = job::stat_field(pid as u32, 4)? as i32;
             let heads = [std::process::id() as i32, self.map.header().keeper.load(SeqCst)];
@@ -174,7 +210,7 @@ impl Worker<'_> {
             return job::zombie_exit(pid as u32);
         }
         let unknown = Change { pid: 0, stopped: false, code: 255, core: false };
-        Some(sys::pidfd_exit(pidfd).unwrap_or(unknown))
+        Some(sys::pidfd_exit(pidfd).or_else(|| self.heard(pid as u32)).unwrap_or(unknown))
     }
 
     pub(super) fn reaped_elsewhere(&mut self, t: usize, p: usize, pidfd: Fd, revents: i16) {
@@ -233,7 +269,9 @@ impl Worker<'_> {
             if !gone {
                 self.watch_process(&task, &exec);
             } else if self.root.state.process(&task, &exec).is_some_and(Process::unwatched) {
-                self.event(Event::Exit { pid, code: 255, core: false, unknown: true });
+                let heard = self.heard(pid);
+                let (code, core) = heard.map_or((255, false), |c| (c.code, c.core));
+                self.event(Event::Exit { pid, code, core, unknown: heard.is_none() });
             }
         }
     }

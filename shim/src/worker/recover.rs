@@ -30,7 +30,7 @@ impl Root {
         let plus_one = |n: u32| n as i32 - 1;
         let mut all: Vec<i32> = self.listeners.iter().map(|l| *l as i32).collect();
         all.extend(self.conns.iter().chain(&self.publisher).map(|c| c.fd as i32));
-        all.extend([self.events, self.log].map(plus_one));
+        all.extend([self.events, self.log, self.exits].map(plus_one));
         for task in &self.state.tasks {
             all.push(plus_one(task.cgroup_watch));
             all.extend(task.processes().flat_map(Process::fds).map(plus_one));
@@ -46,6 +46,7 @@ impl Worker<'_> {
             conn.recover(self.map);
         }
         self.sort_out_descriptors();
+        self.listen_for_exits();
         self.reopen_streams();
         self.root.state.shim_pid = self.map.header().keeper.load(SeqCst) as u32;
         self.commit();
