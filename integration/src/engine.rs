@@ -45,6 +45,8 @@ enum Kind {
     /// Killed, with its containerd, and started again by a test: one with our shim under the name of containerd's, one without.
     Killed,
     KilledPeer,
+    /// As `Killed`, for another test.
+    Away,
 }
 
 /// An engine for the one test that ends and starts its daemon.
@@ -56,6 +58,11 @@ pub fn restarted() -> Result<Engine, String> {
 /// `runc` behind containerd's.
 pub fn killed() -> Result<(Engine, Engine), String> {
     Ok((Engine::start("killed", Kind::Killed)?, Engine::start("killed-peer", Kind::KilledPeer)?))
+}
+
+/// One engine for a test that kills its daemons: the runtime `shimmed` is behind our shim.
+pub fn away() -> Result<Engine, String> {
+    Engine::start("away", Kind::Away)
 }
 
 /// An engine started with `-D`.
@@ -91,6 +98,7 @@ impl Kind {
             Kind::Restarted => 'r',
             Kind::Killed => 'k',
             Kind::KilledPeer => 'K',
+            Kind::Away => 'a',
         };
         format!("hy{letter}{}", std::process::id())
     }
@@ -101,7 +109,8 @@ impl Engine {
         let engine = Engine { dir: janitor::scratch().join(name), kind, bridge: kind.bridge() };
         let bin = engine.dir.join("bin");
         fs::create_dir_all(&bin).map_err(|e| e.to_string())?;
-        let own_shim = kind == Kind::OwnShim || (kind == Kind::Killed && !knows_runtime_types());
+        let own_shim =
+            kind == Kind::OwnShim || (matches!(kind, Kind::Killed | Kind::Away) && !knows_runtime_types());
         engine.register(&bin, own_shim)?;
         engine.make_bridge()?;
         janitor::at_end(&format!("ip link del {}", engine.bridge));
@@ -221,15 +230,21 @@ impl Engine {
         }
     }
 
-    /// The shell line that ends the daemons and all their containers.
+    /// The shell line that ends the daemons and all their containers: by way of dockerd where that lives, and then what is left
+    /// of them, whose monitors and runtimes know them by the same names.
     fn end(&self) -> String {
         let dir = self.dir.display();
+        let (runtime, shim) = (host::runtime().display().to_string(), host::shim().display().to_string());
         let docker = format!("timeout 60 docker -H unix://{dir}/docker.sock");
         format!(
             "{docker} ps -aq | xargs -r {docker} rm -f; {docker} network prune -f; p=$(cat {dir}/pid); kill $p; \
              for i in $(seq 300); do [ -d /proc/$p ] || break; sleep 0.1; done; \
              c=$(cat {dir}/exec/containerd/containerd.pid); kill $p $c; sleep 0.5; kill -KILL $p $c; \
-             pkill -KILL -f -- '-address {dir}/exec/containerd/containerd.sock'"
+             pkill -KILL -f -- '-address {dir}/exec/containerd/containerd.sock'; \
+             for c in {dir}/data/containers/*; do [ -d $c ] || continue; c=${{c##*/}}; \
+             for i in 1 2 3; do pkill -KILL -f -- \"^shim monitor moby/$c$\"; done; \
+             for r in {dir}/exec/runtime-*/moby /run/containerd/hydra/moby; do [ -d $r/$c ] && {runtime} --root $r delete --force $c; done; \
+             {shim} forget --namespace moby $c; done"
         )
     }
 

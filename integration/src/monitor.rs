@@ -162,7 +162,9 @@ impl Monitor {
             bundle.config["annotations"][*key] = json!(value);
         }
         bundle.write();
-        let events = Events::listen(janitor::scratch().join(format!("{id}.events")));
+        // A socket's path is short, a name may be long.
+        let name = &id[..id.len().min(40)];
+        let events = Events::listen(janitor::scratch().join(format!("{name}.events")));
         let out = Run::new(program)
             .args(["-namespace", namespace(), "-address", "/nowhere", "-id", &id, "start"])
             .env("TTRPC_ADDRESS", &events.path)

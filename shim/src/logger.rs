@@ -1,4 +1,5 @@
-//! Logging binaries: `binary://PATH?NAME=VALUE`, a program of the operator's that reads a container's output itself.
+//! Logging binaries: `binary://PATH?NAME=VALUE`, a program of the operator's that reads a container's output itself. With
+//! `binary-v2://` (containerd 2.2) it says that it is ready by a byte, so that one that dies at once is not taken for ready.
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::Setup;
@@ -7,12 +8,14 @@ use crate::sys::{self, Fd, Side};
 use std::ffi::CString;
 use std::sync::atomic::AtomicI32;
 
-/// Starts the program with both streams at fds 3 and 4 and waits, for at most ten seconds, until it closes fd 5.
+/// Starts the program with both streams at fds 3 and 4 and waits, for at most ten seconds, until it closes or writes to fd 5.
 pub fn start(setup: &Setup, id: &str, address: &str, streams: [u32; 2]) -> Result<()> {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let mut args = vec![path.to_string()];
     args.extend(arguments(query));
+    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK)
+        .context(|| format!("the logging binary {path}"))?;
     let (ready, signal) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).context(|| "making a pipe")?;
     let (pid, pidfd) = (AtomicI32::new(0), AtomicI32::new(-1));
     if let Side::Child = sys::fork_child(&pid, &pidfd).context(|| "starting the logging binary")? {
@@ -23,7 +26,14 @@ pub fn start(setup: &Setup, id: &str, address: &str, streams: [u32; 2]) -> Resul
     drop(signal);
     let mut fds = [libc::pollfd { fd: sys::number(&ready).0, events: libc::POLLIN, revents: 0 }];
     match sys::poll(&mut fds, 10_000) {
-        Ok(n) if n > 0 => Ok(()),
+        Ok(n) if n > 0 => {
+            let said = sys::read(sys::number(&ready), &mut [0]).unwrap_or(0);
+            if said == 0 && address.starts_with("binary-v2://") {
+                let text = format!("the logging binary {path} closed descriptor 5 without a byte: it did not get ready (with binary-v2:// it has to write one there first)");
+                return Err(Error::new(Kind::System, text));
+            }
+            Ok(())
+        }
         _ => Err(Error::new(Kind::System, format!("the logging binary {path} was not ready within 10 s"))),
     }
 }

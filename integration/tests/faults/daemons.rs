@@ -1,8 +1,8 @@
 //! dockerd and containerd killed, again and again, under containers that write and end all the while.
 
 use crate::{full, missing};
-use integration::engine::{killed, Engine, IMAGE};
-use integration::{host, skip, Run};
+use integration::engine::{away, killed, Engine, IMAGE};
+use integration::{eventually, host, skip, Run};
 
 const KILLS: u64 = 3;
 
@@ -86,4 +86,89 @@ fn both_daemons_killed_under_writing_containers() {
     let lost = [ledger(&ours, containers), ledger(&theirs, containers)];
     println!("{containers} containers, {KILLS} kills of both daemons: log lines lost {} with our monitor, {} with containerd's", lost[0], lost[1]);
     assert!(lost[0] <= lost[1], "{lost:?} lines lost");
+}
+
+/// Docker's containers by what is done to each while both daemons are away. Each daemon that is back knows it, and can go on from it.
+#[test]
+fn what_is_done_without_the_daemons_they_learn() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let engine = match away() {
+        Ok(engine) => engine,
+        Err(reason) => skip!("{reason}"),
+    };
+    let docker = |args: &[&str]| engine.docker(args).ok().stdout.trim().to_string();
+    let all = ["paused", "resumed", "killed", "deleted", "updated", "attached", "ended"];
+    let script = "i=0; while [ ! -e /end ]; do i=$((i+1)); echo tick $i; sleep 0.1; done; exit 33";
+    let ids = all.map(|name| {
+        let args =
+            ["run", "-d", "--network", "none", "--runtime", "shimmed", "--pids-limit", "60", "--name", name];
+        engine.cli().args(args).args([IMAGE, "sh", "-c", script]).ok().stdout.trim().to_string()
+    });
+    let id = |name: &str| ids[all.iter().position(|n| *n == name).expect("a name")].as_str();
+    docker(&["pause", "resumed"]);
+    let find = format!("find {0}/exec /run/containerd/hydra/moby -type d -name {1} -path '*moby/{1}' | grep -v containerd/daemon | head -1", engine.dir().display(), id("paused"));
+    let root = Run::sh(&find).ok().stdout.trim().rsplit_once('/').expect("the runtime's state").0.to_string();
+    let runtime = |verb: &str, name: &str, more: &[&str]| {
+        Run::new(host::runtime()).args(["--root", &root, verb]).args([id(name)]).args(more).patient(4)
+    };
+    let pid = docker(&["inspect", "-f", "{{.State.Pid}}", "updated"]);
+    let limit = || {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroup");
+        let of = |l: &str| {
+            l.contains(":pids:")
+                .then(|| format!("/sys/fs/cgroup/pids{}", l.rsplit(':').next().unwrap_or_default()))
+        };
+        let v2 = || format!("/sys/fs/cgroup{}", groups.trim().trim_start_matches("0::"));
+        let dir = groups.lines().find_map(of).unwrap_or_else(v2);
+        std::fs::read_to_string(format!("{dir}/pids.max")).expect("the limit").trim().to_string()
+    };
+    assert_eq!(limit(), "60");
+
+    engine.kill();
+    let attached = runtime("attach", "attached", &["--no-stdin"]).start();
+    let waiting = runtime("wait", "ended", &[]).start();
+    runtime("pause", "paused", &[]).ok();
+    runtime("resume", "resumed", &[]).ok();
+    runtime("exec", "updated", &["sh", "-c", "echo seen >/mark; exit 5"]).out().exits(5);
+    runtime("update", "updated", &["--pids-limit", "77"]).ok();
+    runtime("kill", "killed", &["KILL"]).ok();
+    runtime("wait", "killed", &[]).out().exits(137);
+    runtime("delete", "deleted", &["--force"]).ok();
+    eventually("what it writes is seen", || attached.stdout().matches("tick").count() > 3);
+    runtime("exec", "attached", &["touch", "/end"]).ok();
+    attached.out().exits(33);
+    assert!(runtime("logs", "attached", &[]).ok().stdout.starts_with("tick 1\n"));
+    assert!(runtime("exec", "killed", &["true"]).out().code != 0, "it has ended");
+    engine.launch().expect("the daemons come back");
+
+    let state = |name: &str, of: &str| docker(&["inspect", "-f", &format!("{{{{.State.{of}}}}}"), name]);
+    assert_eq!([state("resumed", "Status"), state("updated", "Status")], ["running", "running"]);
+    // dockerd asks only about those that it knows as paused; containerd knows of this one too.
+    let ctr = Run::new("ctr").args(["--namespace", "moby", "--address"]).args([engine.containerd()]);
+    let tasks = ctr.args(["task", "ls"]).ok().stdout;
+    let of = |l: &&str| l.starts_with(id("paused"));
+    assert!(tasks.lines().find(of).is_some_and(|l| l.trim().ends_with("PAUSED")), "{tasks}");
+    runtime("resume", "paused", &[]).ok();
+    docker(&["exec", "paused", "true"]);
+    for (name, code) in [("killed", "137"), ("deleted", "137"), ("attached", "33")] {
+        assert_eq!(engine.cli().args(["wait", name]).patient(4).ok().stdout.trim(), code, "{name}");
+        assert_eq!([state(name, "Status"), state(name, "ExitCode")], ["exited", code], "{name}");
+    }
+    assert_eq!(limit(), "77");
+    assert_eq!(docker(&["exec", "updated", "cat", "/mark"]), "seen");
+    // Who waited at the monitor all the while hears of an end that a daemon has brought about, at the same time as others do.
+    let other = engine.cli().args(["wait", "ended"]).patient(4).start();
+    docker(&["exec", "ended", "touch", "/end"]);
+    waiting.out().exits(33);
+    assert_eq!(other.out().ok().stdout.trim(), "33");
+    // What was deleted under dockerd's hands can be started anew, and deleted.
+    docker(&["start", "deleted"]);
+    assert_eq!(state("deleted", "Status"), "running");
+    for name in all {
+        docker(&["rm", "-f", name]);
+    }
+    let left = Run::new(host::shim()).args(["list"]).ok().stdout;
+    assert!(!ids.iter().any(|id| left.contains(id)), "{left}");
 }

@@ -5,7 +5,7 @@ use crate::{full, missing, with_ledger};
 use integration::monitor::{fifo, invocations, open_fifo, signal, target, Monitor, Reader, Task};
 use integration::trace::hunt;
 use integration::wire::{Client, Msg};
-use integration::{eventually, skip};
+use integration::{eventually, skip, Run};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::fs::{File, OpenOptions};
@@ -226,4 +226,32 @@ fn the_worker_killed_at_every_call() {
 #[test]
 fn the_keeper_killed_at_every_call() {
     killed_at_every_call("keeper", 0);
+}
+
+/// The program replaced, again and again, while calls, a megabyte a second and a terminal are under way: as with a death, nobody
+/// may notice.
+#[test]
+fn the_program_replaced_under_a_terminal_and_a_writer() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let mut bench = Bench::new("replaced");
+    for n in 0..10 {
+        bench.round(n, |monitor| {
+            let [keeper, worker] = monitor.heads();
+            let args = ["upgrade", "--namespace", integration::monitor::namespace(), &monitor.id];
+            Run::new(integration::monitor::shim()).args(args).ok();
+            eventually("both heads", || integration::monitor::whole(&monitor.dir));
+            assert_eq!(monitor.heads()[0], keeper, "the same process");
+            assert_ne!(monitor.heads()[1], worker, "a new one");
+        });
+        bench.check();
+    }
+    let lines = bench.output.seen().lines;
+    println!(
+        "10 upgrades: {:.1} MB of output and {} lines on the terminal, none lost or doubled",
+        lines as f64 * 16e-6,
+        11
+    );
+    bench.end();
 }

@@ -4,10 +4,12 @@ use crate::{missing, with_ledger};
 use integration::monitor::{end, fifo, namespace, shim, signal, target, Monitor, Reader, Task};
 use integration::wire::{Client, Fields};
 use integration::{eventually, host, skip, Run};
+use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{kill, Signal};
+use nix::sys::wait::{waitpid, WaitPidFlag};
 use nix::unistd::Pid;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One at a time: `watch` adopts whatever it finds in the namespace.
@@ -294,4 +296,96 @@ fn a_program_that_does_not_fit_is_refused() {
     assert!(client.connected());
     assert_eq!(client.ok("State", target(&task.id, "")).int(4), 2);
     end(&client, &task.id);
+}
+
+/// Where the state file says which layout it has.
+const LAYOUT: u64 = 8;
+
+/// The state that a newer program left is refused by the number of its layout, and untouched: the program that can read it takes
+/// the container over.
+#[test]
+fn a_state_of_another_layout_is_refused_by_its_number() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("layout", &[]);
+    r.monitor.kill_all();
+    let state =
+        fs::File::options().read(true).write(true).open(r.monitor.dir.join("state")).expect("the state");
+    let mut layout = [0; 4];
+    state.read_exact_at(&mut layout, LAYOUT).expect("its layout");
+    let ours = Run::new(shim()).args(["layout"]).ok().stdout;
+    assert_eq!(u32::from_le_bytes(layout).to_string(), ours.trim());
+    state.write_all_at(&900u32.to_le_bytes(), LAYOUT).expect("another layout");
+    let adopt = || Run::new(shim()).args(["adopt", "--namespace", namespace(), &r.task.id]).out();
+    adopt().fails_with("layout 900");
+    assert_eq!(status(&r.task.id), "", "it is not listed");
+    state.write_all_at(&layout, LAYOUT).expect("the layout");
+    adopt().ok();
+    let client = r.monitor.client();
+    assert_eq!(client.ok("State", target(&r.task.id, "")).int(4), 2);
+    end(&client, &r.task.id);
+}
+
+/// The socket of a monitor with a long name lies beside the directories; when all of that monitor was killed it goes with the next
+/// look at the list, and that of one that lives stays.
+#[test]
+fn the_short_socket_of_a_dead_monitor_goes() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let monitors = ["dead", "living"].map(|name| {
+        let id = format!("{name}-{}", "x".repeat(90));
+        let monitor = Monitor::named(&id, &shim(), &[]);
+        let long = format!("{}/{id}.sock", monitor.dir.display());
+        let hash = Run::sh(&format!("printf %s {long} | sha256sum | head -c 40")).ok().stdout;
+        let socket = std::path::Path::new("/run/hydra-shim").join(format!("{hash}.sock"));
+        assert!(socket.exists(), "{}", socket.display());
+        Run::new("touch").args(["-d", "1 hour ago"]).args([&socket]).ok();
+        (monitor, socket)
+    });
+    monitors[0].0.kill_all();
+    Run::new(shim()).args(["list"]).ok();
+    assert_eq!(monitors.each_ref().map(|(_, socket)| socket.exists()), [false, true]);
+    let client = monitors[1].0.client();
+    client.ok("Shutdown", target(&monitors[1].0.id, ""));
+}
+
+/// A worker that is stopped with its first instruction still to come has not asked for a signal at its keeper's death, and the
+/// keeper is killed: nobody of the monitor can continue it. Whoever looks next does.
+#[test]
+fn a_newborn_worker_that_is_stopped_and_alone_is_continued() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("newborn", &[]);
+    let [keeper, worker] = r.monitor.heads().map(Pid::from_raw);
+    ptrace::seize(keeper, Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACECLONE)
+        .expect("the keeper traced");
+    kill(worker, Signal::SIGKILL).expect("kill");
+    // Births are told of the parent first.
+    let all = Some(WaitPidFlag::__WALL);
+    let newborn = loop {
+        waitpid(keeper, all).expect("the keeper stops");
+        if let Some(pid) = ptrace::getevent(keeper).ok().filter(|pid| *pid > 1) {
+            break Pid::from_raw(pid as i32);
+        }
+        let _ = ptrace::cont(keeper, None);
+    };
+    waitpid(newborn, all).expect("the new worker stops");
+    kill(newborn, Signal::SIGSTOP).expect("stop");
+    kill(keeper, Signal::SIGKILL).expect("kill");
+    let _ = waitpid(keeper, all);
+    ptrace::detach(newborn, None).expect("let go");
+    let stopped = || fs::read_to_string(format!("/proc/{newborn}/stat")).is_ok_and(|s| s.contains(") T "));
+    eventually("it is stopped", stopped);
+    assert!(host::alive(r.pid), "the container lives");
+    Run::new(shim()).args(["list"]).ok();
+    eventually("both heads", || integration::monitor::whole(&r.monitor.dir));
+    assert_eq!(r.monitor.heads()[0], newborn.as_raw(), "it is the keeper now");
+    let before = r.output.seen().lines;
+    eventually("output goes on", || r.output.seen().lines > before + 1000);
+    assert_eq!(r.output.seen().wrong, None);
+    assert!(r.client.connected());
+    end(&r.client, &r.task.id);
 }

@@ -1,5 +1,6 @@
 //! Readers that are slow or gone, disks that are full, and crowds.
 
+use crate::storm::{limit_files, setting};
 use crate::{full, missing, with_ledger};
 use integration::monitor::{end, fifo, open_fifo, target, Monitor, Reader};
 use integration::{eventually, skip};
@@ -93,7 +94,13 @@ fn size(monitor: &Monitor) -> (usize, u64) {
     (fds, heads.map(private).iter().sum())
 }
 
-/// Hundreds of execs (ten thousand with FULL=1): no descriptor, no file, no zombie, no memory stays.
+/// Children of both heads.
+fn children(monitor: &Monitor) -> usize {
+    let of = |pid: i32| fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    monitor.heads().map(|pid| of(pid).split_whitespace().count()).iter().sum()
+}
+
+/// Hundreds of execs (`EXECS` of them; a hundred thousand with FULL=1): no descriptor, no file, no process, no memory stays.
 #[test]
 fn execs_leave_nothing() {
     if let Some(reason) = missing() {
@@ -104,7 +111,7 @@ fn execs_leave_nothing() {
     let client = monitor.client();
     client.ok("Create", task.create());
     client.ok("Start", target(&task.id, ""));
-    let rounds = if full() { 10_000 } else { 200 };
+    let rounds = setting("EXECS", if full() { 100_000 } else { 200 }) as usize;
     let one = |n: usize| {
         let name = format!("x{n}");
         client.ok("Exec", task.exec(&name, &["true"], None));
@@ -115,12 +122,14 @@ fn execs_leave_nothing() {
     (0..20).for_each(one);
     std::thread::sleep(std::time::Duration::from_secs(2));
     let (fds, memory) = size(&monitor);
+    let processes = children(&monitor);
     let files = fs::read_dir(&monitor.dir).map_or(0, |d| d.count());
     (20..20 + rounds).for_each(one);
     std::thread::sleep(std::time::Duration::from_secs(2));
     let (fds_after, memory_after) = size(&monitor);
-    println!("{rounds} execs: {fds} -> {fds_after} descriptors, {memory} -> {memory_after} kB private dirty");
-    assert_eq!(fds_after, fds);
+    let processes_after = children(&monitor);
+    println!("{rounds} execs: {fds} -> {fds_after} descriptors, {memory} -> {memory_after} kB private dirty, {processes} -> {processes_after} children");
+    assert_eq!((fds_after, processes_after), (fds, processes));
     assert_eq!(fs::read_dir(&monitor.dir).map_or(0, |d| d.count()), files);
     assert!(memory_after <= memory + 64, "{memory} kB grew to {memory_after} kB");
     assert_eq!(zombies(&monitor), 0);
@@ -154,7 +163,8 @@ fn thousands_of_orphans_are_buried() {
     namespaces.retain(|n| n["type"] != "pid");
     let client = monitor.client();
     client.ok("Create", task.create());
-    let (fds, _) = size(&monitor);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let (fds, before) = size(&monitor);
     client.ok("Start", target(&task.id, ""));
     let waiting = client.begin("Wait", target(&task.id, ""));
     // A head that dies meanwhile hands its orphans to the other one.
@@ -165,6 +175,97 @@ fn thousands_of_orphans_are_buried() {
     eventually("no zombies", || zombies(&monitor) == 0);
     client.ok("Delete", target(&task.id, ""));
     eventually("as few descriptors as before", || size(&monitor).0 <= fds);
+    std::thread::sleep(std::time::Duration::from_secs(2));
     let (fds_after, memory) = size(&monitor);
-    println!("{orphans} orphans: {fds} -> {fds_after} descriptors, {memory} kB private dirty");
+    println!("{orphans} orphans: {fds} -> {fds_after} descriptors, {before} -> {memory} kB private dirty");
+    assert!(memory <= before + 64, "{before} kB grew to {memory} kB");
+}
+
+/// With so many descriptors to be had and no more, what needs one is refused with a reason; nothing of the attempt stays, what was
+/// there goes on, and with descriptors again all is as before.
+#[test]
+fn without_descriptors_requests_are_refused() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let monitor = Monitor::start("descriptors");
+    let mut task = monitor.task(&monitor.id, &["ledger", "0", "100000", "0"]);
+    with_ledger(&task.bundle.rootfs());
+    task.stdout = Some(fifo("descriptors"));
+    let output = Reader::new(task.stdout.as_ref().expect("fifo"));
+    let client = monitor.client();
+    client.ok("Create", task.create());
+    client.ok("Start", target(&task.id, ""));
+    eventually("output", || output.seen().lines > 0);
+    let [keeper, worker] = monitor.heads();
+    let open = || -> Vec<u64> {
+        let names = fs::read_dir(format!("/proc/{worker}/fd")).into_iter().flatten().flatten();
+        names.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+    };
+    let tap = fifo("tap");
+    let _tapped = open_fifo(&tap);
+    let spoken = fifo("spoken");
+    let mut refused = [0; 3];
+    // From none to enough for all of it: each place where the last one is missing.
+    for spare in 0..16 {
+        let before = open();
+        let limit = (0..).filter(|n| !before.contains(n)).nth(spare).expect("a free number");
+        let old = [keeper, worker].map(|pid| limit_files(pid, limit));
+        let name = format!("d{spare}");
+        let other = monitor.task(&format!("{}-{name}", monitor.id), &["sleep", "100000"]);
+        let other = integration::monitor::Task { stdout: Some(fifo("other")), ..other };
+        let _other_output = open_fifo(other.stdout.as_ref().expect("fifo"));
+        let create = client.call("Create", other.create());
+        client.ok("Exec", task.exec(&name, &["sh", "-c", "exit 7"], Some(&spoken)));
+        let _exec_output = open_fifo(&spoken);
+        let exec = client.call("Start", target(&task.id, &name));
+        let attach = attach(&client, &task.id, &tap);
+        assert_eq!(client.ok("State", target(&task.id, "")).int(4), 2, "it goes on");
+        for (pid, old) in [keeper, worker].into_iter().zip(old) {
+            limit_files(pid, old);
+        }
+        for (n, answer) in [&create, &exec, &attach].into_iter().enumerate() {
+            if let Err((_, text)) = answer {
+                refused[n] += 1;
+                // The runtime has as few, and says so itself if it can.
+                let known = ["too many open files", "oci runtime"];
+                assert!(known.iter().any(|k| text.to_lowercase().contains(k)), "{text}");
+            }
+        }
+        match create {
+            Ok(_) => end(&client, &other.id),
+            Err(_) => assert_eq!(client.call("State", target(&other.id, "")).map(|_| ()).unwrap_err().0, 5),
+        }
+        if exec.is_ok() {
+            assert_eq!(client.ok("Wait", target(&task.id, &name)).int(1), 7);
+        }
+        client.ok("Delete", target(&task.id, &name));
+        let attached = if attach.is_ok() { 3 } else { 0 };
+        let more = || open().len().saturating_sub(before.len() + attached);
+        let start = std::time::Instant::now();
+        while more() > 0 && start.elapsed() < integration::host::patience() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let new = open().into_iter().filter(|n| !before.contains(n));
+        let new: Vec<_> = new.map(|n| fs::read_link(format!("/proc/{worker}/fd/{n}"))).collect();
+        assert_eq!(
+            more(),
+            0,
+            "{spare} spare, {create:?} {exec:?} {attach:?}: descriptors that stay: {new:?}"
+        );
+    }
+    println!(
+        "refused for want of descriptors: {} creates, {} execs, {} attaches of 16 each",
+        refused[0], refused[1], refused[2]
+    );
+    assert!(refused.iter().all(|n| (1..16).contains(n)), "{refused:?}");
+    assert_eq!(monitor.heads(), [keeper, worker], "nobody died of it");
+    assert_eq!(output.seen().wrong, None);
+    end(&client, &task.id);
+    assert_eq!(output.whole().wrong, None);
+}
+
+fn attach(client: &integration::wire::Client, id: &str, to: &std::path::Path) -> integration::wire::Answer {
+    let request = integration::wire::Msg::new().text(1, id).text(4, &to.display().to_string());
+    client.answer(client.begin_at("hydra.shim.v1.Monitor", "Attach", request))
 }

@@ -257,7 +257,7 @@ fn gone(pid: i32) {
 }
 
 /// Sets the number of descriptors that a process may have. Returns what it was.
-fn limit_files(pid: i32, most: u64) -> u64 {
+pub fn limit_files(pid: i32, most: u64) -> u64 {
     let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     sys::prlimit(pid, None, &mut old);
     let was = old.rlim_cur;
@@ -274,7 +274,7 @@ mod sys {
     }
 }
 
-fn setting(name: &str, default: u64) -> u64 {
+pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 

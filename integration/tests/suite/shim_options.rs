@@ -169,18 +169,152 @@ fn streams_belong_to_whom_the_options_say() {
     }
 }
 
+/// A script that is called as the program would be, after `first` was run.
+fn wrapped(name: &str, first: &str, program: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = janitor::scratch().join(name);
+    fs::write(&path, format!("#!/bin/sh\n{first} {} \"$@\"\n", program.display())).expect("a script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+    path
+}
+
+/// Each alone, as the pipes are when the runtime gets them: it may give them to the container's user later.
+#[test]
+fn an_owner_or_a_group_of_the_streams_alone() {
+    ours!();
+    for (n, (uid, gid)) in [(1234, 0), (0, 2345)].into_iter().enumerate() {
+        let name = id(&format!("io-alone-{n}"));
+        let seen = janitor::scratch().join(format!("{name}.seen"));
+        let look =
+            format!("for f in 1 2; do (stat -Lc %u:%g /proc/$$/fd/$f >>{}); done; exec", seen.display());
+        let program = wrapped(&format!("{name}.sh"), &look, &runtime());
+        let mut shim = Shim::start(&host::shim(), &name, &[], sh("true"));
+        let fifos = Fifos::new(&name, false);
+        let paths = fifos.paths();
+        let mut options = shim.options(&program);
+        options = if uid != 0 { options.number(4, uid) } else { options.number(5, gid) };
+        shim.create(false, ["", &paths[1], &paths[2]], options).unwrap();
+        let text = fs::read_to_string(&seen).unwrap();
+        let wanted = format!("{uid}:{gid}");
+        assert_eq!(text.lines().take(2).collect::<Vec<_>>(), [&wanted; 2], "{text}");
+        shim.call("Start").unwrap();
+        assert_eq!(shim.wait("").unwrap().get(1), 0);
+        shim.end();
+    }
+}
+
+/// Alone: it reaches the runtime in create, and the container runs with it.
+#[test]
+fn no_pivot_root_alone() {
+    ours!();
+    for wanted in [false, true] {
+        let name = id(&format!("nopivot-{wanted}"));
+        let seen = janitor::scratch().join(format!("{name}.seen"));
+        let program =
+            wrapped(&format!("{name}.sh"), &format!("echo \"$@\" >>{}; exec", seen.display()), &runtime());
+        let mut shim = Shim::start(&host::shim(), &name, &[], sh("ls /proc/self/root/bin/sh && exit 4"));
+        let options = shim.options(&program).number(1, u64::from(wanted));
+        shim.create(false, NONE, options).unwrap();
+        shim.call("Start").unwrap();
+        assert_eq!(shim.wait("").unwrap().get(1), 4);
+        shim.end();
+        let text = fs::read_to_string(&seen).unwrap();
+        let create = text.lines().find(|l| l.contains(" create ")).expect("a create");
+        assert_eq!(create.contains("--no-pivot"), wanted, "{create}");
+    }
+}
+
+/// On stdin as containerd before 2.3 writes it. The monitor is in that cgroup, the container is not.
+#[test]
+fn the_shims_own_cgroup_is_its_alone() {
+    ours!();
+    let cgroup = format!("/{}/own", janitor::name());
+    let options = Message::new().text(3, &cgroup);
+    let any = Message::new().text(1, "containerd.runc.v1.Options").bytes(2, options.encode());
+    let mut shim = start("incgroup", &any.encode(), sh("sleep 1000"));
+    let options = shim.options(&runtime()).text(3, &cgroup);
+    shim.create(false, NONE, options).unwrap();
+    shim.call("Start").unwrap();
+    let of = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let pids = heads(&shim.id);
+    assert_eq!(pids.len(), 2);
+    for pid in pids {
+        let text = of(pid);
+        // A hierarchy that is mounted elsewhere is left alone.
+        assert!(text.lines().filter(|l| l.ends_with(&cgroup)).count() > 0, "{text}");
+        assert_eq!(
+            text.lines().filter(|l| l.contains(":memory:")).all(|l| l.ends_with(&cgroup)),
+            true,
+            "{text}"
+        );
+    }
+    let pid = shim.call("State").unwrap().get(3) as i32;
+    assert!(!of(pid).contains(&cgroup), "{}", of(pid));
+    shim.end();
+}
+
+/// `binary-v2://`, which containerd has from 2.2 on: a byte says that the logger is ready, its end alone does not.
+#[test]
+fn a_logging_binary_of_the_second_kind_says_that_it_is_ready() {
+    ours!();
+    let dir = janitor::scratch().join("loggers");
+    fs::create_dir_all(&dir).unwrap();
+    let out = dir.join("out");
+    let script = format!("printf x >&5; exec 5>&-; cat <&3 >{}; :", out.display());
+    let good = wrapped("loggers/good", &script, Path::new(""));
+    let mute = wrapped("loggers/mute", "exec 5>&-; exit 0;", Path::new(""));
+    for (n, (scheme, program, refused)) in [
+        ("binary-v2", good, None),
+        ("binary-v2", mute.clone(), Some("did not get ready")),
+        ("binary-v2", dir.join("none"), Some("no such file")),
+        ("binary", dir.join("none"), Some("no such file")),
+        ("binary", mute, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut shim = start(&format!("logger{n}"), &[], sh("echo said"));
+        let address = format!("{scheme}://{}", program.display());
+        let options = shim.options(&runtime());
+        let answer = shim.create(false, ["", &address, &address], options);
+        match refused {
+            None => {
+                answer.unwrap_or_else(|e| panic!("{address}: {e:?}"));
+                shim.call("Start").unwrap();
+                shim.wait("").unwrap();
+            }
+            Some(text) => {
+                let refused = answer.expect_err(&address);
+                assert!(refused.text.contains(text), "{address}: {refused:?}");
+            }
+        }
+        shim.end();
+    }
+    eventually("the logger has read all", || fs::read_to_string(&out).is_ok_and(|t| t == "said\n"));
+}
+
 /// Any runtime with runc's command line can stand behind the shim.
 #[test]
 fn runc_and_crun_behind_the_shim() {
     ours!();
     for program in ["/usr/sbin/runc", "/usr/bin/crun"] {
-        let crun_cant = program.ends_with("crun") && host::cgroups() == host::Cgroups::Hybrid;
-        if !Path::new(program).exists() || crun_cant {
-            println!("{program} is left out: not there, or it refuses this host's cgroups");
+        if !Path::new(program).exists() {
+            println!("{program} is left out: it is not installed");
             continue;
         }
+        // crun refuses hybrid hosts: it, and its monitor with it, gets a view of one without the v2 part.
+        let hybrid = program.ends_with("crun") && host::cgroups() == host::Cgroups::Hybrid;
+        let mut holder = hybrid.then(host::without_unified);
+        let binary = match &holder {
+            Some(holder) => wrapped(
+                "shim-without-unified",
+                &format!("exec nsenter --mount=/proc/{}/ns/mnt --wd=\"$PWD\"", holder.id()),
+                &host::shim(),
+            ),
+            None => host::shim(),
+        };
         let name = id(&format!("peer-{}", program.len()));
-        let mut shim = Shim::start(&host::shim(), &name, &[], sh("echo out; sleep 1000"));
+        let mut shim = Shim::start(&binary, &name, &[], sh("echo out; sleep 1000"));
         let fifos = Fifos::new(&name, false);
         let paths = fifos.paths();
         let options = shim.options(Path::new(program)).number(1, 1).number(2, 1);
@@ -205,6 +339,10 @@ fn runc_and_crun_behind_the_shim() {
         shim.kill("", 9, false).unwrap();
         assert_eq!(shim.wait("").unwrap().get(1), 137);
         shim.end();
+        if let Some(holder) = &mut holder {
+            let _ = holder.kill();
+            let _ = holder.wait();
+        }
     }
 }
 

@@ -383,6 +383,14 @@ pub fn keep_on_exec(fd: Fd, keep: bool) {
     unsafe { libc::fcntl(fd.0, libc::F_SETFD, if keep { 0 } else { libc::FD_CLOEXEC }) };
 }
 
+/// Every new descriptor has a number below this.
+pub fn most_descriptors() -> i32 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: limit is valid for writing.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    limit.rlim_cur.min(1 << 20) as i32
+}
+
 pub fn is_open(fd: Fd) -> bool {
     // SAFETY: plain numbers.
     unsafe { libc::fcntl(fd.0, libc::F_GETFD) != -1 }

@@ -83,8 +83,11 @@ impl Worker<'_> {
         known.extend([0, 1, 2, self.map.fd.0]);
         known.extend([&header.keeper_fd, &header.poke_fd, &header.child_fd].map(|f| f.load(SeqCst)));
         known.extend(self.root.state.ops.iter().map(|o| header.op_fds[o.slot as usize].load(SeqCst)));
-        let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
-        let open: Vec<i32> = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+        let open: Vec<i32> = match std::fs::read_dir("/proc/self/fd") {
+            Ok(entries) => entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect(),
+            // The want of descriptors that made an attempt fail: there is none for the listing either.
+            Err(_) => (0..sys::most_descriptors()).filter(|n| sys::is_open(Fd(*n))).collect(),
+        };
         for unknown in open.into_iter().filter(|n| !known.contains(n)).map(Fd) {
             // The listing's own descriptor is among them, closed by now.
             if sys::is_open(unknown) {
