@@ -317,3 +317,24 @@ fn unknown_wishes_are_refused() {
     alone.run(&["--colour"]).out().fails_with("--colour");
     alone.runtime("attach", &[]).out().exits(4);
 }
+
+/// All of the monitor is killed at once, and another one takes over: it is nobody's parent, and knows the status all the same.
+#[test]
+fn what_lost_its_monitor_is_adopted_and_its_end_known() {
+    ours!();
+    let alone = Alone::new("adopted", "until [ -e /tmp/go ]; do sleep 0.1; done; exit 6");
+    alone.run(&[]).ok();
+    while !alone.heads().is_empty() {
+        let all: Vec<String> = alone.heads().iter().map(i32::to_string).collect();
+        Run::new("kill").args(["-KILL"]).args(all).out();
+    }
+    assert!(listed(&alone).contains("orphaned"));
+    Run::new(host::shim()).args(["adopt", "--namespace", &namespace(), &alone.container.id]).ok();
+    eventually("two heads", || alone.heads().len() == 2);
+    let waiting = alone.runtime("wait", &[]).start();
+    fs::write(alone.container.bundle.rootfs().join("tmp/go"), "").unwrap();
+    waiting.out().exits(6);
+    alone.gone();
+    let record = alone.record();
+    assert_eq!((&record["exitCode"], &record["status"]), (&6.into(), &"exact".into()), "{record}");
+}
