@@ -238,11 +238,11 @@ impl Engine {
         let docker = format!("timeout 60 docker -H unix://{dir}/docker.sock");
         format!(
             "{docker} ps -aq | xargs -r {docker} rm -f; {docker} network prune -f; p=$(cat {dir}/pid); kill $p; \
-             for i in $(seq 300); do [ -d /proc/$p ] || break; sleep 0.1; done; \
+             for i in $(seq 300); do [ -n \"$p\" -a -d /proc/$p ] || break; sleep 0.1; done; \
              c=$(cat {dir}/exec/containerd/containerd.pid); kill $p $c; sleep 0.5; kill -KILL $p $c; \
              pkill -KILL -f -- '-address {dir}/exec/containerd/containerd.sock'; \
              for c in {dir}/data/containers/*; do [ -d $c ] || continue; c=${{c##*/}}; \
-             for i in 1 2 3; do pkill -KILL -f -- \"^shim monitor moby/$c$\"; done; \
+             for i in $(seq 50); do pkill -KILL -f -- \"^shim monitor moby/$c$\" || break; done; \
              for r in {dir}/exec/runtime-*/moby /run/containerd/hydra/moby; do [ -d $r/$c ] && {runtime} --root $r delete --force $c; done; \
              {shim} forget --namespace moby $c; done"
         )

@@ -52,7 +52,8 @@ fn ledger(engine: &Engine, containers: usize) -> usize {
 /// While the daemons are away, the monitor tells what they would.
 fn ask_the_monitor(id: &str) {
     let runtime = |verb: &str| Run::new(host::runtime()).args([verb, id]);
-    assert!(runtime("logs").ok().stdout.starts_with("line 1\n"), "logs without a daemon");
+    // Among a hundred it may not have come to write yet.
+    eventually("logs without a daemon", || runtime("logs").ok().stdout.starts_with("line 1\n"));
     runtime("wait").patient(4).out().exits(code(0) as i32);
 }
 
