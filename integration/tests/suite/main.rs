@@ -8,6 +8,7 @@ mod attributes;
 mod blkio;
 mod callers;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod conformance;
 mod cri;

@@ -69,6 +69,12 @@ pub const KNOWN: &[Known] = &[
         "rootfsPropagation rshared is in force in the container",
     ),
     known(
+        Runc,
+        "mount /data 1",
+        ("[]", "[shared]"),
+        "rootfsPropagation rslave reaches the mounts below, as with crun",
+    ),
+    known(
         Crun,
         "mount /data 1",
         ("[unbindable]", "[]"),
