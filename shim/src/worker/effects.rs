@@ -155,7 +155,8 @@ impl Worker<'_> {
             return;
         }
         let pid = header.ops[op.slot as usize].load(SeqCst);
-        if let Some(change) = self.seen_from_outside(pid, pidfd, revents) {
+        let Some(change) = self.seen_from_outside(pid, pidfd, revents) else { return };
+        if self.root.state.ops.iter().any(|o| o.id == op.id) {
             self.job_ended(&op, change);
         }
     }
@@ -199,7 +200,9 @@ impl Worker<'_> {
     /// How a process ended whose parent is no head. Before it is reaped /proc tells, afterwards the pidfd does, on Linux 6.15
     /// and later, or the process connector; else it is unknown (pid 0). None: a head is its parent and will hear of it.
     fn seen_from_outside(&mut self, pid: i32, pidfd: Fd, revents: i16) -> Option<Change> {
-        if revents & libc::POLLHUP == 0 {
+        // Before Linux 6.9 a pidfd does not tell by a hang-up that its process was reaped.
+        let reaped = revents & libc::POLLHUP != 0 || sys::pidfd_signal(pidfd, 0) == Err(Errno::ESRCH);
+        if !reaped {
             let parent = job::stat_field(pid as u32, 4)? as i32;
             let heads = [std::process::id() as i32, self.map.header().keeper.load(SeqCst)];
             if heads.contains(&parent) {
@@ -209,6 +212,8 @@ impl Worker<'_> {
             }
             return job::zombie_exit(pid as u32);
         }
+        // By the keeper, a moment ago? Then it was written down.
+        self.keepers_news();
         let unknown = Change { pid: 0, stopped: false, code: 255, core: false };
         Some(sys::pidfd_exit(pidfd).or_else(|| self.heard(pid as u32)).unwrap_or(unknown))
     }
