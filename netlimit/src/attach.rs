@@ -10,10 +10,11 @@ use crate::state::{explain, State};
 use crate::sys::bpf::{self, At, AttachType, ProgType};
 use crate::sys::net;
 
-const PLACES: [(ProgType, AttachType); 3] = [
+const PLACES: [(ProgType, AttachType); 4] = [
     (ProgType::CgroupSkb, AttachType::CgroupEgress),
     (ProgType::CgroupSkb, AttachType::CgroupIngress),
     (ProgType::CgroupSock, AttachType::CgroupSockCreate),
+    (ProgType::SockOps, AttachType::CgroupSockOps),
 ];
 
 /// Loads a program. If the kernel refuses it, the error ends with the verifier's last words.
@@ -104,10 +105,14 @@ impl Cgroup {
     /// all that is asked for by now is replaced, with no packet in between that no program sees.
     pub fn attach(&self, state: &State) -> Result<()> {
         let features = state.features();
-        let programs =
-            [Program::CgroupEgress(features), Program::CgroupIngress(features), Program::SocketTags];
-        for (program, (kind, attach_type)) in programs.into_iter().zip(PLACES) {
-            if program == Program::SocketTags && !features.tags {
+        let programs = [
+            (Program::CgroupEgress(features), true),
+            (Program::CgroupIngress(features), true),
+            (Program::SocketTags, features.tags),
+            (Program::Pace, state.paces()),
+        ];
+        for ((program, wanted), (kind, attach_type)) in programs.into_iter().zip(PLACES) {
+            if !wanted {
                 continue;
             }
             let ours = self.ours(attach_type)?.into_iter().find(|(_, _, map)| *map == state.id());

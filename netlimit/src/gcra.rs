@@ -48,6 +48,9 @@ pub struct Setting {
     /// The same for packets that aren't small. The difference is a reserve for pings, DNS, SYNs and requests, which
     /// would otherwise be lost whenever a bulk flow keeps the bucket empty.
     pub bulk: u64,
+    /// The same from which on TCP is warned now and then, while the bucket still has a quarter for the round trips that pass
+    /// until the sender slows down; 0: never.
+    pub early: u64,
     /// The most that one packet may overdraw it by.
     one: u64,
 }
@@ -67,7 +70,9 @@ const GSO: u64 = 65536;
 
 impl Setting {
     pub fn new(rate: Cap, burst: Cap, unit: Unit, default_burst_ms: u64) -> Setting {
-        let Cap::At(rate) = rate else { return Setting { cost: Cost::FREE, burst: 0, bulk: 0, one: 0 } };
+        let Cap::At(rate) = rate else {
+            return Setting { cost: Cost::FREE, burst: 0, bulk: 0, early: 0, one: 0 };
+        };
         let cost = Cost::per(rate);
         let burst = match burst {
             Cap::At(n) => cost.of(n),
@@ -85,15 +90,18 @@ impl Setting {
             Unit::Packets => cost.of(GSO / 1024),
             Unit::Connections => cost.of(1),
         };
-        Setting { cost, burst, bulk: burst - reserve, one }
+        let bulk = burst - reserve;
+        let early = if unit == Unit::Bytes { bulk - bulk / 4 } else { 0 };
+        Setting { cost, burst, bulk, early, one }
     }
 
-    /// A queue of `burst + wait` bytes seen as a bucket: a quarter of what may wait is kept for small packets, so that
+    /// A queue of `burst + wait` bytes seen as a bucket: an eighth of what may wait is kept for small packets, so that
     /// the bulk which fills the queue doesn't cost pings and requests.
     pub fn queue(rate: u64, burst: u64, wait: u64) -> Setting {
         let cost = Cost::per(rate);
         let one = cost.of(GSO);
-        Setting { cost, burst: cost.of(burst + wait), bulk: cost.of(burst + wait - wait / 4), one }
+        let at = |waiting| cost.of(burst + waiting);
+        Setting { cost, burst: at(wait), bulk: at(wait - wait / 8), early: 0, one }
     }
 
     /// The same rate for the second check of the same traffic further on: deeper by one packet and a tenth, so that
@@ -101,7 +109,7 @@ impl Setting {
     #[must_use]
     pub fn backstop(self) -> Setting {
         let deeper = self.burst.saturating_add(self.burst / 10).saturating_add(self.one).min(MAX_BURST);
-        Setting { burst: deeper, bulk: deeper, ..self }
+        Setting { burst: deeper, bulk: deeper, early: 0, ..self }
     }
 }
 
@@ -151,6 +159,8 @@ mod tests {
         let s = Setting::new(Cap::At(1_250_000), Cap::Max, Unit::Bytes, 250);
         assert_eq!(s.burst, 250_000_000 * 16);
         assert_eq!(s.burst - s.bulk, s.cost.of(65536));
+        assert_eq!(s.early, s.bulk - s.bulk / 4);
+        assert_eq!(s.backstop().early, 0, "one of two that see a packet warns");
         let c = Setting::new(Cap::At(5), Cap::Max, Unit::Connections, 1000);
         assert_eq!(c.burst, c.bulk);
     }

@@ -23,7 +23,7 @@ pub enum IngressMode {
     /// Packets over the rate are dropped: no added delay.
     #[default]
     Police,
-    /// Packets over the rate wait, at most 25 ms or 32 packets' worth, on the host's end of the veth:
+    /// Packets over the rate wait, at most 62.5 ms or 32 packets' worth, on the host's end of the veth:
     /// fewer retransmissions, more delay.
     Queue,
 }

@@ -109,6 +109,11 @@ impl State {
         Features { conns, tags: self.flag(at::FLAG_TAGS) }
     }
 
+    /// Whether TCP is asked to keep to a rate by itself.
+    pub fn paces(&self) -> bool {
+        self.get((bucket(Side::Egress, What::Bytes) + at::BUCKET_ASKED_RATE) as usize) != 0
+    }
+
     /// Whether anything that goes out, and that comes in, is limited.
     pub fn limited(&self) -> (bool, bool) {
         let any = |side| {
@@ -158,6 +163,9 @@ impl State {
         }
         // In this order a packet in between sees the old rate, or the new one with an empty bucket.
         self.set(word(at::BUCKET_TAT), now() + ahead);
+        // A bucket that is empty because it is new warns nobody.
+        self.set(word(at::BUCKET_QUIET), now() + ahead);
+        self.set(word(at::BUCKET_EARLY), s.early);
         self.set(word(at::BUCKET_BURST), s.burst);
         self.set(word(at::BUCKET_BULK), s.bulk);
         self.set(word(at::BUCKET_COST), s.cost.0);
@@ -254,6 +262,7 @@ impl State {
                 for word in [
                     at::BUCKET_BURST,
                     at::BUCKET_BULK,
+                    at::BUCKET_EARLY,
                     at::BUCKET_COST,
                     at::BUCKET_ASKED_RATE,
                     at::BUCKET_ASKED_BURST,
@@ -268,17 +277,20 @@ impl State {
     /// Puts the settings back. Buckets that had changed start empty again, else a change and its undoing would
     /// grant a second burst.
     pub fn restore(&self, snapshot: &Snapshot) {
+        const SIZE: usize = at::BUCKET_SIZE as usize;
         let (mut tats, prefix) = (Vec::new(), bucket(Side::Egress, What::Bytes) as usize);
         for (offset, word) in &snapshot.0 {
             let in_bucket = *offset >= prefix && *offset < counters(Side::Egress) as usize;
             if in_bucket && self.get(*offset) != *word {
-                tats.push((*offset - prefix) / 64 * 64 + prefix);
+                tats.push((*offset - prefix) / SIZE * SIZE + prefix);
             }
             self.set(*offset, *word);
         }
         tats.dedup();
         for base in tats {
-            self.set(base + at::BUCKET_TAT as usize, now() + self.get(base + at::BUCKET_BULK as usize));
+            let full = now() + self.get(base + at::BUCKET_BULK as usize);
+            self.set(base + at::BUCKET_TAT as usize, full);
+            self.set(base + at::BUCKET_QUIET as usize, full);
         }
     }
 

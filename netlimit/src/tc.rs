@@ -159,7 +159,7 @@ pub fn clsact_detach(socket: &Netlink, ifindex: u32, map_id: u32, made: bool) ->
     Ok(())
 }
 
-/// The numbers of a TBF that delays at most 25 ms, or 32 packets where those take longer.
+/// The numbers of a TBF that delays at most 62.5 ms, or 32 packets where those take longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
     /// Bytes per second.
@@ -179,7 +179,7 @@ impl Queue {
     pub fn new(rate: u64, burst: Option<u64>) -> Queue {
         // Two packets, so that it works at all.
         let burst = burst.unwrap_or(rate / 100).clamp(2 * Queue::PACKET, 1 << 28);
-        Queue { rate, burst, wait: (rate / 40).clamp(32 * Queue::PACKET, 1 << 28) }
+        Queue { rate, burst, wait: (rate / 16).clamp(32 * Queue::PACKET, 1 << 28) }
     }
 }
 
@@ -247,9 +247,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_queue_waits_25_ms_or_32_packets() {
+    fn the_queue_waits_a_sixteenth_of_a_second_or_32_packets() {
         let q = Queue::new(125_000_000, None);
-        assert_eq!((q.burst, q.wait), (1_250_000, 3_125_000));
+        assert_eq!((q.burst, q.wait), (1_250_000, 7_812_500));
         let slow = Queue::new(10_000, None);
         assert_eq!((slow.burst, slow.wait), (3028, 32 * 1514));
         assert_eq!(Queue::new(125_000_000, Some(9000)).burst, 9000);

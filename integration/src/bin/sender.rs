@@ -1,6 +1,8 @@
 //! Datagrams, raw frames, connections: what the network tests let run inside containers. The senders are those of
 //! netlimit's own tests.
 
+#[path = "../../../netlimit/tests/traffic/line/mod.rs"]
+mod line;
 #[path = "../../../netlimit/tests/traffic/senders.rs"]
 mod senders;
 #[allow(unsafe_code, dead_code)]

@@ -488,6 +488,116 @@ fn limits_need_no_process() {
     near("with no process of ours", LIMIT, 1.5, received);
 }
 
+/// A network namespace that lasts as long as this; cubic is its TCP.
+fn namespace() -> HostSender {
+    let line = "sysctl -qw net.ipv4.tcp_congestion_control=cubic net.ipv4.ip_forward=1; ip link set lo up; exec sleep 1000";
+    let child = std::process::Command::new("unshare").args(["-n", "sh", "-c", line]).spawn();
+    let namespace = HostSender(child.expect("unshare(1)"));
+    let comm = format!("/proc/{}/comm", namespace.0.id());
+    eventually("the namespace is ready", || fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n"));
+    namespace
+}
+
+/// A container behind a router (a namespace, which the runtime takes for the host's) and a line with a delay; one flow of TCP
+/// each way reaches nearly all of the rate. Judged is the best of some windows: a machine that stops for longer than
+/// the queues hold loses packets, which TCP over a long path needs many seconds to get over.
+fn long_path(round_trip: u64) {
+    const RATE: f64 = 2_500_000.0;
+    let c = Container::sleeping("netlong").with(|config| {
+        let volume = bundle::mount("/sender", "bind", sender().to_str().expect("a path"), &["rbind", "ro"]);
+        config["mounts"].as_array_mut().expect("mounts").push(volume);
+    });
+    let c = c.up();
+    let (router, peer) = (namespace(), namespace());
+    let inside = |pid: u32, args: &[&str]| {
+        let mut command = std::process::Command::new("nsenter");
+        command.args(["-t", &pid.to_string(), "-n", "--"]).args(args);
+        command
+    };
+    let (at_router, at_peer) = (router.0.id(), peer.0.id());
+    let program = sender();
+    let program = program.to_str().expect("a path");
+    let (far, half) = (at_peer.to_string(), (round_trip / 2).to_string());
+    let mut line = inside(at_router, &[program, "line", "h1", &far, &half])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .map(HostSender)
+        .expect("the line");
+    let mut ready = [0; 6];
+    let read = std::io::Read::read_exact(line.0.stdout.as_mut().expect("piped"), &mut ready);
+    if read.is_err() {
+        skip!("no TAP device can be made");
+    }
+    let pid = c.pid();
+    let wire = format!(
+        "set -e; at() {{ p=$1; shift; nsenter -t $p -n -- \"$@\"; }}; r={at_router} c={pid} p={at_peer}
+         at $r ip link add h0 type veth peer name eth0 netns $c
+         at $r ip addr add 10.77.0.1/24 dev h0; at $r ip link set h0 up
+         at $r ip addr add 10.78.0.1/24 dev h1; at $r ip link set h1 up
+         at $c ip addr add 10.77.0.2/24 dev eth0; at $c ip link set eth0 up; at $c ip route add default via 10.77.0.1
+         at $p ip addr add 10.78.0.2/24 dev eth0; at $p ip link set eth0 up; at $p ip route add default via 10.78.0.1
+         at $c sysctl -qw net.ipv4.tcp_congestion_control=cubic"
+    );
+    Run::sh(&wire).ok();
+    let limit = |args: &[&str]| {
+        let runtime = host::runtime();
+        let mut all =
+            vec![runtime.to_str().expect("a path"), "--root", c.root.to_str().expect("a path"), "update"];
+        all.extend(args);
+        all.push(&c.id);
+        let out = inside(at_router, &all).output().expect("nsenter(1)");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    };
+    limit(&["--net-egress-rate", "20mbit", "--net-ingress-rate", "20mbit"]);
+    let start = |mut command: std::process::Command| HostSender(command.spawn().expect("the sender"));
+    c.exec_with(&["--detach"], &["/sender", "receive", "0.0.0.0:5001"]).ok();
+    let receiver = start(inside(at_peer, &[program, "receive", "0.0.0.0:5001"]));
+    sleep(Duration::from_millis(500));
+
+    c.exec_with(&["--detach"], &["/sender", "tcp", "10.78.0.2:5001", "300"]).ok();
+    reaches(&c, &format!("out, {round_trip} ms"), "egress", RATE);
+    drop(receiver);
+    for mode in ["police", "queue"] {
+        limit(&["--net-ingress-mode", mode]);
+        let _sender = start(inside(at_peer, &[program, "tcp", "10.77.0.2:5001", "300"]));
+        reaches(&c, &format!("in, {mode}, {round_trip} ms"), "ingress", RATE);
+    }
+}
+
+/// In the best of some windows at least nine tenths of the rate pass.
+#[track_caller]
+fn reaches(c: &Container, what: &str, side: &str, rate: f64) {
+    let mut best = 0.0f64;
+    let passed = || {
+        let all = c.verb(&["events", "--stats", &c.id]).ok().json();
+        (all["data"]["network"][side]["bytes"].as_f64().expect("a counter"), Instant::now())
+    };
+    sleep(Duration::from_secs(3));
+    for _ in 0..8 {
+        let (before, begun) = passed();
+        sleep(Duration::from_secs(8));
+        let (after, ended) = passed();
+        best = best.max((after - before) / (ended - begun).as_secs_f64() / rate);
+        if best >= 0.9 {
+            break;
+        }
+    }
+    println!("{what}: {:.1} % of the rate", best * 100.0);
+    assert!(best >= 0.9, "{what}: {:.1} % of the rate are less than 90 %", best * 100.0);
+}
+
+#[test]
+fn a_round_trip_of_20_ms() {
+    ours!();
+    long_path(20);
+}
+
+#[test]
+fn a_round_trip_of_100_ms() {
+    ours!();
+    long_path(100);
+}
+
 /// net_cls and net_prio of v1 are mounted when the configuration asks, and carry the tags; never unasked.
 #[test]
 fn v1_hierarchies_are_mounted_when_asked() {

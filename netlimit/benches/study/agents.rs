@@ -1,14 +1,11 @@
 //! What sends, answers and delays, as processes of their own: `study agent KIND ARGS...`.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::mpsc;
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-use crate::sys;
+use crate::{line, sys};
 
 pub fn main(args: &[String]) {
     let arg = |i: usize| args.get(i).map_or("", String::as_str);
@@ -21,7 +18,7 @@ pub fn main(args: &[String]) {
         "ping" => ping(arg(1), number(2), number(3)),
         "ask" => ask(arg(1), number(2), number(3)),
         "answer" => answer(arg(1)),
-        "line" => line(number(1) as u32, number(2)),
+        "line" => line::main(arg(1), number(2) as u32, number(3)),
         other => panic!("no agent {other:?}"),
     }
 }
@@ -188,50 +185,5 @@ fn answer(at: &str) {
             let mut buffer = [0u8; 64];
             while stream.read_exact(&mut buffer).is_ok() && stream.write_all(&buffer).is_ok() {}
         });
-    }
-}
-
-/// A line between the device `h1` here and `eth0` of another process's namespace: every frame arrives so many
-/// milliseconds later.
-fn line(pid: u32, milliseconds: u64) {
-    let near = sys::tap("h1").expect("a TAP device");
-    let far = spawn(move || {
-        sys::enter_netns(pid).expect("enters");
-        sys::tap("eth0").expect("a TAP device")
-    });
-    let far = far.join().expect("the far end");
-    println!("ready");
-    let delay = Duration::from_millis(milliseconds);
-    let (a, b) = (near.try_clone().expect("clones"), far.try_clone().expect("clones"));
-    let there = spawn(move || carry(near, far, delay));
-    carry(b, a, delay);
-    let _ = there.join();
-}
-
-fn carry(mut from: File, mut to: File, delay: Duration) {
-    let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
-    spawn(move || {
-        let mut waiting: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
-        loop {
-            if waiting.is_empty() {
-                let Ok(next) = receiver.recv() else { return };
-                waiting.push_back(next);
-            }
-            waiting.extend(receiver.try_iter());
-            while let Some((due, frame)) = waiting.pop_front() {
-                sleep(due.saturating_duration_since(Instant::now()));
-                // A device that is down, or full, drops frames as any other.
-                let _ = to.write(&frame);
-            }
-        }
-    });
-    let mut buffer = vec![0u8; 70_000];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(n) => drop(sender.send((Instant::now() + delay, buffer[..n].to_vec()))),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            // The device isn't up yet.
-            Err(_) => sleep(Duration::from_millis(10)),
-        }
     }
 }

@@ -118,7 +118,7 @@ impl Bed {
     fn line(&self, delay: u64) -> Job {
         let me = std::env::current_exe().expect("own path");
         let mut line = Command::new(me)
-            .args(["agent", "line", &self.pid(Place::Peer).to_string(), &delay.to_string()])
+            .args(["agent", "line", "h1", &self.pid(Place::Peer).to_string(), &delay.to_string()])
             .stdout(Stdio::piped())
             .spawn()
             .expect("starts");

@@ -9,6 +9,9 @@
 
 mod agents;
 mod bed;
+mod even;
+#[path = "../../tests/traffic/line/mod.rs"]
+mod line;
 mod load;
 mod methods;
 mod plot;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use netlimit::{Cap, Limits, Network, Target};
 
 use crate::bed::{attempt, cgroup2, Bed};
+use crate::even;
 use crate::load::{self, Flow};
 use crate::methods::{Limit, Method, Way, ALL};
 
@@ -41,6 +42,13 @@ enum Group {
         v6: bool,
         flows: u32,
     },
+    /// One flow for long, without probes.
+    Even {
+        round_trip: u64,
+        way: Way,
+        mbit: u64,
+        flows: u32,
+    },
     Udp {
         way: Way,
         v6: bool,
@@ -58,6 +66,9 @@ impl Group {
         match self {
             Group::Tcp { round_trip, way, mbit, v6, flows } => {
                 format!("tcp/{}/{mbit}Mbit/{}/{flows}flows/{round_trip}ms", way.name(), family(*v6))
+            }
+            Group::Even { round_trip, way, mbit, flows } => {
+                format!("even/{}/{mbit}Mbit/{flows}flows/{round_trip}ms", way.name())
             }
             Group::Udp { way, v6, limit: Limit::Mbit(n) } => {
                 format!("udp/{}/{n}Mbit/{}", way.name(), family(*v6))
@@ -77,12 +88,28 @@ impl Group {
                 "round,method,way,mbit,family,flows,rtt_ms,goodput_mbit,error_percent,retransmit_percent,first_second,\
                  ping_p50_us,ping_p99_us,ping_lost_percent,ask_p50_us,ask_p99_us,ask_lost_percent,cpu_ns_per_packet",
             ),
+            Group::Even { .. } => (
+                "even.csv",
+                "round,method,way,mbit,flows,rtt_ms,all_percent,later_percent,unevenness_percent,retransmit_percent",
+            ),
             Group::Udp { .. } => ("udp.csv", "round,method,way,family,unit,limit,got,error_percent"),
             Group::Cpu { .. } => ("cpu.csv", "round,method,way,bytes,ns_per_packet"),
             Group::Attach => ("attach.csv", "round,what,microseconds"),
         }
     }
 }
+
+/// Round trip, megabits per second, flows.
+const EVEN: &[(u64, u64, u32)] = &[
+    (0, 100, 1),
+    (100, 50, 1),
+    (20, 50, 1),
+    (20, 10, 1),
+    (100, 10, 1),
+    (0, 10, 1),
+    (0, 100, 16),
+    (0, 1000, 1),
+];
 
 fn groups() -> Vec<Group> {
     let (ways, full) = ([Way::Out, Way::In], !quick());
@@ -97,6 +124,9 @@ fn groups() -> Vec<Group> {
     tcp(0, if full { &[10, 100, 1000] } else { &[100] }, true, 1);
     for round_trip in if full { &[20, 100][..] } else { &[20][..] } {
         tcp(*round_trip, if full { &[10, 50] } else { &[50] }, false, 1);
+    }
+    for (round_trip, mbit, flows) in if full { EVEN } else { &EVEN[..2] } {
+        all.extend(ways.map(|way| Group::Even { round_trip: *round_trip, way, mbit: *mbit, flows: *flows }));
     }
     let mut udp = |limit, v6| all.extend(ways.map(|way| Group::Udp { way, v6, limit }));
     for mbit in if full { &[1, 10, 100, 1000][..] } else { &[100][..] } {
@@ -157,6 +187,16 @@ fn measure(group: &Group, round: usize) {
             let cell = Cell { group, bed: &bed, round, flow: flow(round_trip, way, mbit, v6, flows) };
             cell.tcp(&methods, mbit);
         }
+        Group::Even { round_trip, way, mbit, flows } => {
+            let bed = Bed::new(round_trip);
+            let seconds = std::env::var("SECONDS_EACH")
+                .ok()
+                .and_then(|s| s.parse().ok())
+                .unwrap_or(if quick() { 10 } else { 25 });
+            let flow = Flow { way, v6: false, flows, omit: 0, seconds, probes: 0 };
+            let cell = Cell { group, bed: &bed, round, flow };
+            cell.even(&methods, mbit);
+        }
         Group::Udp { way, v6, limit } => udp(group, round, &methods, way, v6, limit),
         Group::Cpu { way } => cpu(group, round, &methods, way),
         Group::Attach => attach(group, round),
@@ -186,6 +226,32 @@ struct Cell<'a> {
 }
 
 impl Cell<'_> {
+    fn even(&self, methods: &[Method], mbit: u64) {
+        let Group::Even { round_trip, way, flows, .. } = *self.group else { return };
+        for method in methods.iter().filter(|m| **m != Method::Free && m.can(way, Limit::Mbit(1))) {
+            let got = method
+                .apply(self.bed, way, Limit::Mbit(mbit))
+                .and_then(|_limit| even::even(self.bed, self.flow));
+            match got {
+                Ok(e) => {
+                    let percent = |got: f64| got / (mbit as f64 * self.flow.share()) * 100.0;
+                    let row = format!(
+                        "{},{},{},{mbit},{flows},{round_trip},{:.1},{:.1},{:.1},{:.3}",
+                        self.round,
+                        method.name(),
+                        way.name(),
+                        percent(e.all_mbit),
+                        percent(e.later_mbit),
+                        e.unevenness_percent,
+                        e.retransmit_percent,
+                    );
+                    note(self.group, &row);
+                }
+                Err(e) => println!("   {}: {e}", method.name()),
+            }
+        }
+    }
+
     fn tcp(&self, methods: &[Method], mbit: u64) {
         let mut rate = mbit;
         for method in methods.iter().filter(|m| m.can(self.flow.way, Limit::Mbit(1))) {

@@ -2,7 +2,7 @@
 //! Readers of another version see another [`MAGIC`] and refuse.
 
 /// First word: "hydranl" and the version of this layout.
-pub const MAGIC: u64 = 0x6879_6472_616e_6c01;
+pub const MAGIC: u64 = 0x6879_6472_616e_6c02;
 pub const OFF_MAGIC: i16 = 0;
 /// Bits `FLAG_*`.
 pub const OFF_FLAGS: i16 = 8;
@@ -26,7 +26,7 @@ pub const FLAG_LOOPBACK_ASKED: u64 = 16;
 /// Not read by a program: packets towards the container pass the host's device before the cgroup.
 pub const FLAG_LINK_FIRST: u64 = 32;
 
-/// A bucket: a cache line of its own, since every packet writes its `TAT`.
+/// A bucket: cache lines of its own, since every packet writes its `TAT`.
 pub const BUCKET_COST: i16 = 0;
 pub const BUCKET_BURST: i16 = 8;
 pub const BUCKET_BULK: i16 = 16;
@@ -37,7 +37,11 @@ pub const BUCKET_THROTTLED: i16 = 40;
 /// As asked for: rate per second, 0 for none; burst in amounts, `u64::MAX` for the default.
 pub const BUCKET_ASKED_RATE: i16 = 48;
 pub const BUCKET_ASKED_BURST: i16 = 56;
-const BUCKET_SIZE: i16 = 64;
+/// How far `TAT` may be ahead of now before TCP is warned; 0: never.
+pub const BUCKET_EARLY: i16 = 64;
+/// No warning before then.
+pub const BUCKET_QUIET: i16 = 72;
+pub const BUCKET_SIZE: i16 = 128;
 
 const OFF_BUCKETS: i16 = 64;
 
@@ -99,7 +103,7 @@ mod tests {
     fn nothing_overlaps_and_words_are_aligned() {
         assert_eq!(bucket(Side::Egress, What::Bytes), 64);
         assert_eq!(bucket(Side::LinkIngress, What::Conns) + BUCKET_SIZE, counters(Side::Egress));
-        assert_eq!(OFF_TABLE, 64 + 12 * 64 + 4 * 64);
+        assert_eq!(OFF_TABLE, 64 + 12 * 128 + 4 * 64);
         assert_eq!((OFF_FLOWS % 8, SIZE % 8), (0, 0));
     }
 }

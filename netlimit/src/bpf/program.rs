@@ -25,6 +25,8 @@ mod skb {
 /// Helper numbers of the same header.
 const KTIME_GET_NS: i32 = 5;
 const SKB_LOAD_BYTES: i32 = 26;
+const SETSOCKOPT: i32 = 49;
+const SOCK_OPS_CB_FLAGS_SET: i32 = 59;
 const SKB_ANCESTOR_CGROUP_ID: i32 = 83;
 
 /// The stack. R6 is the context, R7 the state, R8 the bytes on the wire and R9 the packets.
@@ -79,6 +81,8 @@ pub enum Program {
     CgroupIngress(Features),
     /// Gives every new socket its mark and priority.
     SocketTags,
+    /// Has TCP spread over time what it sends.
+    Pace,
     /// At the host's device, packets that leave the container through its interface `inner_ifindex`.
     LinkEgress {
         owner: Owner,
@@ -97,6 +101,7 @@ impl Program {
         a.load_map_value(R7, map_fd);
         match self {
             Program::SocketTags => socket_tags(&mut a),
+            Program::Pace => pace(&mut a),
             _ => packet(&mut a, self),
         }
         a.finish()
@@ -109,6 +114,7 @@ impl Program {
             Program::CgroupEgress(_) => "out",
             Program::CgroupIngress(_) => "in",
             Program::SocketTags => "sock",
+            Program::Pace => "pace",
             Program::LinkEgress { .. } => "lout",
             Program::LinkIngress => "lin",
         };
@@ -131,13 +137,13 @@ impl Program {
             Program::CgroupEgress(f) | Program::LinkEgress { features: f, .. } => f,
             // Nothing that comes in is tagged.
             Program::CgroupIngress(f) => Features { tags: false, ..f },
-            Program::SocketTags | Program::LinkIngress => Features::default(),
+            Program::SocketTags | Program::Pace | Program::LinkIngress => Features::default(),
         }
     }
 
     pub(super) fn side(self) -> Side {
         match self {
-            Program::CgroupEgress(_) | Program::SocketTags => Side::Egress,
+            Program::CgroupEgress(_) | Program::SocketTags | Program::Pace => Side::Egress,
             Program::CgroupIngress(_) => Side::Ingress,
             Program::LinkEgress { .. } => Side::LinkEgress,
             Program::LinkIngress => Side::LinkIngress,
@@ -149,12 +155,17 @@ impl Program {
         matches!(self, Program::LinkEgress { .. } | Program::LinkIngress)
     }
 
+    /// Whether TCP is warned by it. Out of the container it needs no warning, see [`pace`].
+    fn warns(self) -> bool {
+        matches!(self.side(), Side::Ingress | Side::LinkIngress)
+    }
+
     /// What to return for a packet that passes and one that doesn't.
     fn verdicts(self) -> (i32, i32) {
         match self {
             // 2 is "dropped, congestion": TCP learns of it at once and applications get no error; 0 would be EPERM.
             Program::CgroupEgress(_) => (1, 2),
-            Program::CgroupIngress(_) | Program::SocketTags => (1, 0),
+            Program::CgroupIngress(_) | Program::SocketTags | Program::Pace => (1, 0),
             // -1 lets the next program or filter decide; 2 is TC_ACT_SHOT and TCX_DROP.
             Program::LinkEgress { .. } | Program::LinkIngress => (-1, 2),
         }
@@ -354,6 +365,9 @@ fn charge_all(a: &mut Asm, program: Program, count: Label) {
     let side = program.side();
     let over: [Label; 3] = std::array::from_fn(|_| a.label());
     let drop = a.label();
+    if program.warns() {
+        warn(a, program, drop);
+    }
     charge(a, bucket(side, What::Bytes), Amount::InReg(R8), stack::COST[0], over[0]);
     charge(a, bucket(side, What::Packets), Amount::InReg(R9), stack::COST[1], over[1]);
     if flow::charges(program) {
@@ -375,6 +389,43 @@ fn charge_all(a: &mut Asm, program: Program, count: Label) {
     a.atomic_add(R7, counters(side) + at::COUNT_DROPPED_BYTES, R8);
     a.atomic_add(R7, counters(side) + at::COUNT_DROPPED_PACKETS, R9);
     a.exit(program.verdicts().1);
+}
+
+/// Drops a packet of TCP's once in a while when the bucket is nearly empty. Without it a sender over a long path learns of
+/// the limit only when nothing passes any more, sends too much for a round trip more, and cuts its window two or three times
+/// for it, which it takes many seconds to get back. One warning a second: it hears of it, and what is in the bucket bridges
+/// the time until less arrives. Other senders, and small packets, may use the burst to its end.
+fn warn(a: &mut Asm, program: Program, drop: Label) {
+    const EACH: u64 = 1_000_000_000 * gcra::UNITS_PER_NS;
+    let (v4, v6, protocol, done) = (a.label(), a.label(), a.label(), a.label());
+    let bytes = bucket(program.side(), What::Bytes);
+    a.load(Width::Dw, R1, R7, bytes + at::BUCKET_EARLY);
+    a.jump_if_imm(If::Eq, R1, 0, done);
+    a.load(Width::Dw, R2, Fp, stack::SMALL);
+    a.jump_if_imm(If::Ne, R2, 0, done);
+    a.load(Width::Dw, R3, Fp, stack::NOW);
+    a.load(Width::Dw, R2, R7, bytes + at::BUCKET_TAT);
+    a.alu(Alu::Add, R1, R3);
+    a.jump_if(If::Le, R2, R1, done);
+    a.load(Width::Dw, R2, R7, bytes + at::BUCKET_QUIET);
+    a.jump_if(If::Gt, R2, R3, done);
+    let l2 = if program.sees_ethernet() { ETHERNET } else { 0 };
+    switch_protocol(a, v4, v6, done);
+    a.bind(v4);
+    a.mov_imm(R2, l2 + 9);
+    a.jump(protocol);
+    a.bind(v6);
+    a.mov_imm(R2, l2 + 6);
+    a.bind(protocol);
+    load_bytes(a, Offset::InR2, stack::TRANSPORT, 1, done);
+    a.load(Width::B, R1, Fp, stack::TRANSPORT);
+    a.jump_if_imm(If::Ne, R1, flow::TCP, done);
+    a.load(Width::Dw, R3, Fp, stack::NOW);
+    a.load_imm64(R1, EACH);
+    a.alu(Alu::Add, R1, R3);
+    a.store(Width::Dw, R7, bytes + at::BUCKET_QUIET, R1);
+    a.jump(drop);
+    a.bind(done);
 }
 
 fn refund_entry(a: &mut Asm, over: &[Label; 3], side: Side) {
@@ -479,5 +530,87 @@ fn socket_tags(a: &mut Asm) {
         a.store(Width::W, R6, field, R1);
         a.bind(none);
     }
+    a.exit(1);
+}
+
+/// Asks TCP to send at a rate that follows how full the bucket is: the limit when it is half full, twice as much with every
+/// sixteenth more and half as much with every sixteenth less. So one flow gets the limit, several share it, and the bucket
+/// is hardly ever empty. An empty one costs dear: TCP that has nothing under way tries again after 200 ms, and so
+/// sends in bursts.
+///
+/// Called when a connection is established, and from then on with every round trip that TCP measures.
+fn pace(a: &mut Asm) {
+    /// `struct bpf_sock_ops`, its callbacks and their flag.
+    const OP: i16 = 0;
+    const FLAGS: i16 = 84;
+    const ACTIVE_ESTABLISHED: i32 = 4;
+    const PASSIVE_ESTABLISHED: i32 = 5;
+    const ROUND_TRIP: i32 = 12;
+    const WANT_ROUND_TRIPS: i32 = 1 << 3;
+    const SOL_SOCKET: i32 = 1;
+    const SO_MAX_PACING_RATE: i32 = 47;
+    /// A packet of 64 KB a tenth of a second: TCP on a short path makes such packets whatever the rate, and waits after each
+    /// for as long as it takes at the rate of that moment.
+    const LEAST: i32 = 655_360;
+    let (begin, follow, ahead, some, enough, set, end) =
+        (a.label(), a.label(), a.label(), a.label(), a.label(), a.label(), a.label());
+    let bytes = bucket(Side::Egress, What::Bytes);
+    a.load(Width::W, R1, R6, OP);
+    a.jump_if_imm(If::Eq, R1, ROUND_TRIP, follow);
+    a.jump_if_imm(If::Eq, R1, ACTIVE_ESTABLISHED, begin);
+    a.jump_if_imm(If::Ne, R1, PASSIVE_ESTABLISHED, end);
+    a.bind(begin);
+    a.load(Width::W, R2, R6, FLAGS);
+    a.alu_imm(Alu::Or, R2, WANT_ROUND_TRIPS);
+    a.mov(R1, R6);
+    a.call(SOCK_OPS_CB_FLAGS_SET);
+    a.bind(follow);
+    // No limit any more.
+    a.load_imm64(R8, u64::from(u32::MAX));
+    a.load(Width::Dw, R9, R7, bytes + at::BUCKET_ASKED_RATE);
+    a.jump_if_imm(If::Eq, R9, 0, set);
+    a.call(KTIME_GET_NS);
+    a.alu_imm(Alu::Lsh, R0, gcra::UNITS_PER_NS.trailing_zeros() as i32);
+    // R2 = what is left in the bucket, of R1.
+    a.load(Width::Dw, R1, R7, bytes + at::BUCKET_BULK);
+    a.load(Width::Dw, R3, R7, bytes + at::BUCKET_TAT);
+    a.mov(R2, R1);
+    a.jump_if(If::Le, R3, R0, some);
+    a.alu(Alu::Sub, R3, R0);
+    a.mov_imm(R2, 0);
+    a.jump_if(If::Ge, R3, R1, some);
+    a.mov(R2, R1);
+    a.alu(Alu::Sub, R2, R3);
+    a.bind(some);
+    // R2 = the same in 4096ths.
+    a.alu_imm(Alu::Rsh, R1, 12);
+    a.jump_if_imm(If::Ne, R1, 0, ahead);
+    a.mov_imm(R1, 1);
+    a.bind(ahead);
+    a.alu(Alu::Div, R2, R1);
+    a.mov(R3, R2);
+    a.alu_imm(Alu::And, R3, 255);
+    a.alu_imm(Alu::Add, R3, 256);
+    a.alu(Alu::Mul, R9, R3);
+    a.alu_imm(Alu::Rsh, R9, 8);
+    a.alu_imm(Alu::Rsh, R2, 8);
+    a.alu_imm(Alu::And, R2, 31);
+    a.alu(Alu::Lsh, R9, R2);
+    a.alu_imm(Alu::Rsh, R9, 8);
+    a.jump_if_imm(If::Ge, R9, LEAST, enough);
+    a.mov_imm(R9, LEAST);
+    a.bind(enough);
+    a.jump_if(If::Ge, R9, R8, set);
+    a.mov(R8, R9);
+    a.bind(set);
+    a.store(Width::W, Fp, stack::TRANSPORT, R8);
+    a.mov(R1, R6);
+    a.mov_imm(R2, SOL_SOCKET);
+    a.mov_imm(R3, SO_MAX_PACING_RATE);
+    a.mov(R4, Fp);
+    a.alu_imm(Alu::Add, R4, i32::from(stack::TRANSPORT));
+    a.mov_imm(R5, 4);
+    a.call(SETSOCKOPT);
+    a.bind(end);
     a.exit(1);
 }

@@ -26,6 +26,7 @@ pub enum ProgType {
     SchedCls = 3,
     CgroupSkb = 8,
     CgroupSock = 9,
+    SockOps = 13,
 }
 
 /// `enum bpf_attach_type`.
@@ -35,6 +36,7 @@ pub enum AttachType {
     CgroupIngress = 0,
     CgroupEgress = 1,
     CgroupSockCreate = 2,
+    CgroupSockOps = 3,
     TcxIngress = 46,
     TcxEgress = 47,
 }

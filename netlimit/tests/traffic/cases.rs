@@ -19,6 +19,7 @@ pub const ALL: &[Case] = &[
     ("udp_ingress_v6", rates::udp_ingress_v6),
     ("packets_per_second", rates::packets_per_second),
     ("tcp_cubic_both_ways", rates::tcp_cubic_both_ways),
+    ("tcp_is_spread", rates::tcp_is_spread),
     ("queue_mode", rates::queue_mode),
     ("small_packets_get_through", rates::small_packets_get_through),
     ("af_packet_is_held", places::af_packet_is_held),

@@ -4,6 +4,7 @@
 //! `cargo test -p netlimit --test traffic [-- PART_OF_A_NAME]`
 
 mod cases;
+mod line;
 mod net;
 mod senders;
 #[allow(unsafe_code)]

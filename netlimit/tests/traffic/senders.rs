@@ -1,5 +1,6 @@
 //! What sends and answers, run as processes of their own: `traffic send KIND ARGS...`.
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,9 @@ pub fn main(args: &[String]) {
         "echo" => echo(arg(1)),
         "probe" => probe(arg(1), number(2)),
         "sink" => sink(arg(1)),
+        "tcp" => tcp(arg(1), number(2)),
+        "receive" => receive(arg(1)),
+        "line" => crate::line::main(arg(1), number(2) as u32, number(3)),
         other => panic!("no sender {other:?}"),
     }
 }
@@ -102,6 +106,21 @@ fn probe(to: &str, requests: u64) {
     times.sort_unstable();
     let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or(0);
     println!("{} {} {}", times.len(), at(50), at(99));
+}
+
+/// One connection, as fast as it takes the bytes.
+fn tcp(to: &str, seconds: u64) {
+    let mut stream = TcpStream::connect(to).expect("connects");
+    let (begun, buffer) = (Instant::now(), vec![0u8; 65_536]);
+    while begun.elapsed() < Duration::from_secs(seconds) && stream.write_all(&buffer).is_ok() {}
+}
+
+/// Accepts, and reads what comes.
+fn receive(at: &str) {
+    let listener = TcpListener::bind(at).expect("binds");
+    for mut stream in listener.incoming().flatten() {
+        std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+    }
 }
 
 /// Accepts and closes.
