@@ -108,9 +108,10 @@ fn probe(to: &str, requests: u64) {
     println!("{} {} {}", times.len(), at(50), at(99));
 }
 
-/// One connection, as fast as it takes the bytes.
+/// One connection of cubic, as fast as it takes the bytes.
 fn tcp(to: &str, seconds: u64) {
     let mut stream = TcpStream::connect(to).expect("connects");
+    crate::sys::choose_cubic(&stream).expect("chooses cubic");
     let (begun, buffer) = (Instant::now(), vec![0u8; 65_536]);
     while begun.elapsed() < Duration::from_secs(seconds) && stream.write_all(&buffer).is_ok() {}
 }

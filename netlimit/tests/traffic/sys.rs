@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 pub struct PacketSocket(OwnedFd);
@@ -65,4 +66,16 @@ pub fn map_exists(id: u32) -> bool {
     // SAFETY: a new descriptor, nobody else's; it is closed at once.
     drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
     true
+}
+
+/// Needs CAP_NET_ADMIN where another one is the default.
+pub fn choose_cubic(stream: &TcpStream) -> io::Result<()> {
+    const NAME: &[u8] = b"cubic";
+    let (name, size) = (NAME.as_ptr().cast(), NAME.len() as libc::socklen_t);
+    // SAFETY: the name is live and of the size given.
+    match unsafe { libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CONGESTION, name, size) }
+    {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

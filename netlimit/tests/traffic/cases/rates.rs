@@ -73,7 +73,6 @@ pub fn tcp_is_spread() -> Outcome {
     let c = Container::wired(Network::Private);
     let record = c.limit(&Limits { egress_rate: Some(mbit(40)), ..Limits::default() });
     let to = format!("{}:5302", c.host_address());
-    c.inside("sysctl -qw net.ipv4.tcp_congestion_control=cubic");
     let _receiver = host_sender(&["receive", &to]);
     sleep(Duration::from_millis(300));
     let _sender = c.sender(&["tcp", &to, "300"]);
