@@ -596,12 +596,6 @@ fn a_round_trip_of_20_ms() {
     long_path(20);
 }
 
-#[test]
-fn a_round_trip_of_100_ms() {
-    ours!();
-    long_path(100);
-}
-
 /// net_cls and net_prio of v1 are mounted when the configuration asks, and carry the tags; never unasked.
 #[test]
 fn v1_hierarchies_are_mounted_when_asked() {
