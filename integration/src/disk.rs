@@ -121,8 +121,8 @@ pub struct Got {
 }
 
 /// Runs jobs of fio side by side inside a container for some seconds, the first of which doesn't count. Direct ones keep
-/// eight requests in flight: with one at a time the queue runs empty between two of them, and a slow processor, not the
-/// limit, decides how many get through.
+/// four requests in flight: with one at a time the queue runs empty between two of them, and a slow processor, not the
+/// limit, decides how many get through. Those in flight when the measuring begins are counted, so that more would show.
 #[track_caller]
 pub fn fio(c: &Container, loads: &[Load], seconds: u64) -> Vec<Got> {
     let mut args: Vec<String> =
@@ -137,7 +137,7 @@ pub fn fio(c: &Container, loads: &[Load], seconds: u64) -> Vec<Got> {
             format!("--direct={}", u8::from(load.direct)),
         ]);
         let engine: &[&str] =
-            if load.direct { &["--ioengine=libaio", "--iodepth=8"] } else { &["--ioengine=psync"] };
+            if load.direct { &["--ioengine=libaio", "--iodepth=4"] } else { &["--ioengine=psync"] };
         args.extend(engine.iter().map(ToString::to_string));
     }
     let out = c.runtime().args(["exec", &c.id]).args(&args).patient(3).out().ok();
