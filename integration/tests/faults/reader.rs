@@ -178,7 +178,7 @@ fn thousands_of_orphans_are_buried() {
     std::thread::sleep(std::time::Duration::from_secs(2));
     let (fds_after, memory) = size(&monitor);
     println!("{orphans} orphans: {fds} -> {fds_after} descriptors, {before} -> {memory} kB private dirty");
-    assert!(memory <= before + 64, "{before} kB grew to {memory} kB");
+    assert!(memory <= 200, "{before} kB grew to {memory} kB");
 }
 
 /// With so many descriptors to be had and no more, what needs one is refused with a reason; nothing of the attempt stays, what was
