@@ -77,7 +77,8 @@ impl Kind {
             (_, r) if r <= 10.0 * MB => 65536,
             _ => 262_144,
         };
-        Load { rw, file, block, direct: true }
+        let per_second = if self.bytes() { rate / block as f64 } else { rate };
+        Load { rw, file, block, depth: (per_second / 60.0).clamp(4.0, 16.0) as u32 }
     }
 
     /// What both disks do at once, in bytes or operations per second.
@@ -369,7 +370,7 @@ fn a_volume_added_later_is_limited() {
             true => eventually("the limit follows the mount", || limits_in_force(&c, &disks) == 2),
         }
         assert_eq!(limits_in_force(&c, &disks), 2, "follow-mounts {switch}");
-        let load = Load { rw: "write", file: "/shared/late/file", block: 32768, direct: true };
+        let load = Load { rw: "write", file: "/shared/late/file", block: 32768, depth: 4 };
         let got = fio(&c, &[load], 2)[0].bytes_per_second;
         assert!(got < 1.1 * 3e6, "the late volume is written at {got:.0}");
         disk::sh(&format!("umount {}", shared.join("late").display())).unwrap();
