@@ -113,14 +113,14 @@ impl Table {
     }
 }
 
-/// The value below which the given part (0 to 1) of the numbers lies.
+/// The value below which the given part (0 to 1) of the numbers lies; between two of them if need be.
 pub fn quantile(numbers: &[f64], part: f64) -> f64 {
     let mut sorted = numbers.to_vec();
     sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        n => sorted[((n - 1) as f64 * part).round() as usize],
-    }
+    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let place = last as f64 * part;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    below + (above - below) * place.fract()
 }
 
 pub fn median(numbers: &[f64]) -> f64 {

@@ -276,6 +276,11 @@ impl Daemons {
         fs::write(mark, label).expect("mark");
     }
 
+    /// Has the image's files in the page cache.
+    pub fn warm(&self) {
+        crate::launch::warm(&self.data.join("overlay2"));
+    }
+
     /// Memory of the daemons and of all monitors: resident and private-dirty bytes.
     pub fn memory(&self) -> Memory {
         let daemons = [&self.dockerd, &self.containerd].into_iter().flatten().map(|c| c.id() as i32);
