@@ -320,6 +320,8 @@ impl Drop for Daemons {
             let _ = holder.wait();
         }
         Run::new("ip").args(["link", "del", &self.bridge]).out();
+        // dockerd mounts its folder on itself, and leaves that behind once it has been killed.
+        Run::new("umount").args(["-l"]).args([&self.data]).out();
     }
 }
 
