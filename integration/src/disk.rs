@@ -122,9 +122,7 @@ pub struct Got {
     pub per_second: f64,
 }
 
-/// Runs jobs of fio side by side inside a container for some seconds, the first of which doesn't count. Direct ones keep
-/// four requests in flight: with one at a time the queue runs empty between two of them, and a slow processor, not the
-/// limit, decides how many get through. Those in flight when the measuring begins are counted, so that more would show.
+/// Runs jobs of fio side by side inside a container for some seconds, the first of which doesn't count.
 #[track_caller]
 pub fn fio(c: &Container, loads: &[Load], seconds: u64) -> Vec<Got> {
     let mut args: Vec<String> =

@@ -306,6 +306,23 @@ fn logs_keep_the_last_of_the_output() {
     assert!(blocks * 512 < 200_000, "{blocks} blocks");
 }
 
+/// Knobs hold without any daemon: said by annotation, not undone by an update that knows nothing of them, and changed live.
+#[test]
+fn knobs_hold_without_a_daemon() {
+    ours!();
+    let knobs = serde_json::json!({ "hydra.pids.limit": "55", "hydra.memory.limit": "64MiB" });
+    let alone = Alone::new("knobs", "sleep 1000").with(|c| c["annotations"] = knobs);
+    alone.run(&[]).ok();
+    let limit = || alone.container.cgroup_file("pids", "pids.max").expect("a limit");
+    assert_eq!(limit(), "55");
+    alone.runtime("update", &["--resources", "-"]).stdin(r#"{"pids":{"limit":7}}"#).ok();
+    assert_eq!(limit(), "55", "it is a layer of its own");
+    alone.runtime("update", &["--annotation", "hydra.pids.limit=66"]).ok();
+    assert_eq!(limit(), "66");
+    let file = if host::cgroups() == host::Cgroups::V2 { "memory.max" } else { "memory.limit_in_bytes" };
+    assert_eq!(alone.container.cgroup_file("memory", file).expect("a limit"), (64 << 20).to_string());
+}
+
 #[test]
 fn unknown_wishes_are_refused() {
     ours!();

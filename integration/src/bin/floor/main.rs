@@ -2,6 +2,9 @@
 //! adds. It makes the namespaces, mounts, devices, masks and cgroups of the benches' plain bundle, changes the root,
 //! executes PROGRAM, waits for it and removes the cgroups. It reads no configuration and checks nothing it needn't.
 
+#[allow(unsafe_code)]
+mod sys;
+
 use integration::host::cgroup_dirs;
 use nix::mount::{mount, umount2, MntFlags, MsFlags};
 use nix::sched::CloneFlags;
@@ -123,28 +126,4 @@ fn become_container(rootfs: &Path, program: &str) -> Result<()> {
     let program = std::ffi::CString::new(program)?;
     nix::unistd::execve(&program, &[&program], &[c"PATH=/bin"])?;
     unreachable!("execve came back without an error")
-}
-
-#[allow(unsafe_code)]
-mod sys {
-    use nix::errno::Errno;
-    use nix::sched::CloneFlags;
-    use nix::unistd::Pid;
-
-    /// fork into new namespaces; `None` in the child.
-    pub fn clone(flags: CloneFlags) -> nix::Result<Option<Pid>> {
-        let bits = flags.bits() | libc::SIGCHLD;
-        // SAFETY: without CLONE_VM the child has a copy of all memory, this process has one thread, and a null stack
-        // means that the child goes on with the copy of the caller's.
-        let result = unsafe { libc::syscall(libc::SYS_clone, bits as libc::c_ulong, 0, 0, 0, 0) };
-        match Errno::result(result)? {
-            0 => Ok(None),
-            pid => Ok(Some(Pid::from_raw(pid as i32))),
-        }
-    }
-
-    pub fn sethostname(name: &str) -> nix::Result<()> {
-        // SAFETY: the kernel reads `name.len()` bytes, which are there.
-        Errno::result(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }).map(drop)
-    }
 }
