@@ -16,13 +16,15 @@ GUEST_MEM=${GUEST_MEM:-3072} # MiB
 GUEST_SMP=${GUEST_SMP:-2}
 GUEST_CPU=${GUEST_CPU:-max,la57=off}
 slots=6 # 9p folders a machine can be given; part of the saved state, so always present
-harness_failed=253 timed_out=124
+harness_failed=253 emulator_died=252 timed_out=124
 keeper=(setpriv --pdeathsig KILL) # a guest ends with its caller; guest-shell takes setsid
 
 die() { echo "${0##*/}: $*" >&2; exit "$harness_failed"; }
 short() { sha256sum | cut -c1-8; }
 bell() { echo "$*" >"$run/bell.in"; }
 alive() { kill -0 "$(<"$run/qemu.pid")" 2>/dev/null; }
+# QEMU removes this file of its own in every end but that by a signal: not after a panic, nor when told to stop.
+died() { ! alive && [[ -e $run/qemu.lives ]]; }
 
 # start_qemu DISK FORMAT SNAPSHOT(on|off) MEMORY-BACKEND [more QEMU options]
 # Folders to share stand in the array $shares, each DIR:GUESTPATH[:ro].
@@ -43,7 +45,7 @@ start_qemu() {
       -device "virtio-9p-pci,fsdev=f$i,mount_tag=share$i")
   done
   ((${#shares[@]} <= slots)) || die "at most $slots shared folders"
-  "${keeper[@]}" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
+  "${keeper[@]}" qemu-system-x86_64 -pidfile "$run/qemu.lives" -nodefaults -no-user-config -display none -no-reboot \
     -accel tcg,thread=multi,tb-size=512 -machine pc,memory-backend=ram,graphics=off -cpu "$GUEST_CPU" \
     -smp "$GUEST_SMP" -m "$GUEST_MEM" -object "memory-backend-$memory,id=ram,size=${GUEST_MEM}M" \
     -kernel "$image/vmlinuz" -initrd "$image/initrd" \
@@ -67,8 +69,11 @@ no_timer_check random.trust_cpu=on systemd.show_status=0 net.ifnames=0 apparmor=
 explain() {
   echo "${0##*/}: $1" >&2
   grep -aE 'Kernel panic|end Kernel panic|Out of memory: Kill|Oops|BUG:' "$run/console.log" >&2
-  tail -qn 5 "$run/mon.log" "$run/qemu.log" "$run/console.log" 2>/dev/null | sed 's/^/  | /' >&2
+  tail -qn 5 "$run/mon.log" "$run/qemu.log" "$run/console.log" 2>/dev/null | tr -d '\033' | cut -c1-200 | sed 's/^/  | /' >&2
 }
+
+# no_guest: the status of a machine that did not come up; $emulator_died when that is why, and worth another try
+no_guest() { died && return "$emulator_died"; return "$harness_failed"; }
 
 # await WORD SECONDS: until the agent says WORD
 await() {
@@ -103,22 +108,35 @@ make_warm() {
   echo "${0##*/}: first use of this configuration, booting it once" >&2
   qemu-img create -q -f qcow2 -b "$image/root.img" -F raw "$warm/disk.qcow2"
   start_qemu "$warm/disk.qcow2" qcow2 off "file,mem-path=$warm/ram,share=on"
-  { await ready 600 && bell warm && await warm 600; } || { explain "the guest did not boot"; exit "$harness_failed"; }
+  { await ready 600 && bell warm && await warm 600; } || { explain "the guest did not boot"; no_guest; exit; }
   printf '%s\n' 'migrate_set_capability x-ignore-shared on' "migrate \"exec:cat>$warm/state\"" quit >"$run/mon.in"
   wait "$(<"$run/qemu.pid")" || :
-  [[ -s $warm/state ]] || { explain "the guest could not be saved"; exit "$harness_failed"; }
+  [[ -s $warm/state ]] || { explain "the guest could not be saved"; no_guest; exit; }
   halt
   touch "$warm/ready"
   echo "${0##*/}: saved after $((SECONDS - t)) s, $(du -sh "$warm" | cut -f1)" >&2
 }
 
-# boot: bring a machine up in $run, shares mounted
+# boot: bring a machine up in $run, shares mounted.  An emulator that crashes on the way is started again: QEMU 7.2 does at
+# times, in the firmware even.
 boot() {
+  local try rc
   "$here/guest-build" "$GUEST_SUITE" >&2 || return
   image=$GUEST_CACHE/$GUEST_SUITE
+  for try in 1 2 3; do
+    bring_up
+    rc=$?
+    ((rc == emulator_died)) || return "$rc"
+    echo "${0##*/}: QEMU itself crashed, attempt $try of 3" >&2
+    rm -rf "${run:?}"/*
+  done
+  return "$rc"
+}
+
+bring_up() {
   if [[ $cold ]]; then
     start_qemu "$image/root.img" raw on ram
-    await ready 600 || { explain 'the guest did not boot'; return "$harness_failed"; }
+    await ready 600 || { explain 'the guest did not boot'; no_guest; return; }
   else
     warm=$image/warm-$( (cat "$image/key" "$here/guest-lib.sh"; qemu-system-x86_64 --version) | short)
     warm+=-$(echo "$GUEST_MEM $GUEST_SMP $GUEST_CPU $append" | short)
@@ -130,7 +148,7 @@ boot() {
     printf '%s\n' 'migrate_set_capability x-ignore-shared on' "migrate_incoming \"exec:cat $warm/state\"" >"$run/mon.in"
   fi
   bell "init $(date +%s.%N)"
-  poll "$run/ctl/up" 60 || { explain "the guest did not come up"; return "$harness_failed"; }
+  poll "$run/ctl/up" 60 || { explain "the guest did not come up"; no_guest; return; }
   [[ ! -e $run/ctl/failed ]] || { explain "could not mount $(<"$run/ctl/failed")"; return "$harness_failed"; }
 }
 
@@ -158,7 +176,7 @@ send() {
   wait $holder "${tails[@]}" 2>/dev/null
   case $s in
     0) rc=$(<"$run/ctl/$id.rc") ;;
-    1) explain "the guest ended before the command did" ; rc=$harness_failed ;;
+    1) explain "the guest ended before the command did"; no_guest; rc=$? ;;
     2) echo "${0##*/}: time-out after $limit s" >&2; rc=$timed_out ;;
   esac
   rm -f "$run/ctl/$id".*
