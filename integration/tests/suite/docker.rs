@@ -70,8 +70,8 @@ macro_rules! with_cases { ($define:ident) => { $define! {
     exec_tty: "$D run -d --name $N --runtime $R $I sleep 1000 >/dev/null; script -qec \"$D exec -it $N sh -c 'tty; echo done'\" /dev/null </dev/null | clean; $D rm -f $N";
     exec_privileged: "$D run -d --name $N --runtime $R $I sleep 1000 >/dev/null; $D exec --privileged $N grep CapEff /proc/self/status; $D rm -f $N";
     exec_detached: "$D run -d --name $N --runtime $R $I sleep 1000 >/dev/null; $D exec -d $N sh -c 'echo x >/tmp/x'; for i in $(seq 50); do $D exec $N test -e /tmp/x && break; sleep 0.1; done; $D exec $N cat /tmp/x; $D rm -f $N";
-    // dockerd closes the outputs of an attach as soon as its input ends: it stays open until the answer is there.
-    attach: "$D run -di --name $N --runtime $R $I sh -c 'read w; echo got $w; sleep 1' >/dev/null; (echo word; sleep 2) | $D attach $N; $D wait $N; $D rm $N";
+    // dockerd closes the outputs of an attach as soon as its input ends: it stays open until the container has ended.
+    attach: "$D run -di --name $N --runtime $R $I sh -c 'read w; echo got $w; sleep 1' >/dev/null; (echo word; $D wait $N >/dev/null) | $D attach $N; $D wait $N; $D rm $N";
     stop: "$D run -d --name $N --runtime $R $I sh -c 'trap \"exit 3\" TERM; while :; do sleep 0.1; done' >/dev/null; sleep 1; $D stop $N; $D inspect -f '{{.State.ExitCode}} {{.State.Status}}' $N; $D rm $N";
     stop_by_force: "$D run -d --name $N --runtime $R $I sleep 1000 >/dev/null; $D stop -t 1 $N; $D inspect -f '{{.State.ExitCode}}' $N; $D rm $N";
     kill: "$D run -d --name $N --runtime $R $I sleep 1000 >/dev/null; $D kill $N; $D wait $N; $D inspect -f '{{.State.ExitCode}} {{.State.OOMKilled}}' $N; $D rm $N";

@@ -20,7 +20,7 @@ cases! {
     exec_user_and_groups: "$D run -d --name $N --runtime $R --group-add 7 $I sleep 1000 >/dev/null; $D exec -u 1000:2000 $N id; $D exec -u user $N id; $D exec -u 0:extra $N id; $D rm -f $N";
     exec_many: "$D run -d --name $N --runtime $R $I sleep 1000 >/dev/null; for i in 1 2 3 4 5 6 7 8; do $D exec $N echo $i & done | sort; wait; $D top $N -eo comm; $D rm -f $N";
     exec_tty_of_a_plain_user: "$D run -d --name $N --runtime $R -u 1000 $I sleep 1000 >/dev/null; script -qec \"$D exec -it $N sh -c 'tty; echo to-tty >/dev/tty; id -u'\" /dev/null </dev/null | clean; $D rm -f $N";
-    attach_to_a_terminal: "$D run -dit --name $N --runtime $R $I sh -c 'read w; echo got $w; exit 3' >/dev/null; (sleep 2; echo word; sleep 2) | script -qec \"$D attach $N\" /dev/null | clean | grep -o 'got word'; $D wait $N; $D rm $N";
+    attach_to_a_terminal: "$D run -dit --name $N --runtime $R $I sh -c 'read w; echo got $w; exit 3' >/dev/null; (sleep 2; echo word; $D wait $N >/dev/null) | script -qec \"$D attach $N\" /dev/null | clean | grep -o 'got word'; $D wait $N; $D rm $N";
     detach_from_a_terminal: "$D run -dit --name $N --runtime $R $I sh -c 'while :; do sleep 0.1; done' >/dev/null; (sleep 2; printf '\\20\\21'; sleep 1) | script -qec \"$D attach $N\" /dev/null | clean | grep -o 'read escape sequence'; $D inspect -f '{{.State.Status}}' $N; $D rm -f $N";
     attach_shows_the_status: "$D run -d --name $N --runtime $R $I sh -c 'sleep 3; echo late; exit 5' >/dev/null; $D attach --no-stdin $N; echo $?; $D rm $N";
     attach_passes_signals: "$D run -d --name $N --runtime $R $I sh -c 'trap \"echo got; exit 6\" TERM; while :; do sleep 0.1; done' >/dev/null; $D attach --no-stdin $N & p=$!; sleep 2; kill -TERM $p; wait $p; echo $?; $D rm $N";
