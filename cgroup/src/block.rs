@@ -337,7 +337,7 @@ mod tests {
         assert!(inside.is_err());
         match host.devices(Path::new("/")) {
             Ok(found) => assert!(found.iter().all(|d| host.limitable(*d).unwrap() == *d)),
-            Err(e) => println!("SKIP: the root file system has no block device ({e})"),
+            Err(e) => println!("SKIP the root file system has no block device ({e})"),
         }
     }
 

@@ -22,7 +22,7 @@ impl Own {
     /// `None` with a counted SKIP where the test can't run.
     fn new(name: &str) -> Option<Own> {
         if !nix::unistd::geteuid().is_root() {
-            println!("SKIP: making cgroups needs root");
+            println!("SKIP making cgroups needs root");
             return None;
         }
         let layout = Layout::detect().unwrap();
@@ -30,7 +30,7 @@ impl Own {
         let location = locate(&layout, &path);
         for b in &location.branches {
             if let Err(e) = fs::create_dir(b.path.parent().unwrap()) {
-                println!("SKIP: {} can't be written: {e}", b.mount.display());
+                println!("SKIP {} can't be written: {e}", b.mount.display());
                 return None;
             }
         }
@@ -103,7 +103,7 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 fn has(layout: &Layout, controller: &str) -> bool {
     let found = layout.version_of(controller).is_some();
     if !found {
-        println!("SKIP: no {controller} controller");
+        println!("SKIP no {controller} controller");
     }
     found
 }
@@ -266,7 +266,7 @@ fn throttles_come_and_go() {
     let host = cgroup::block::Host::new().unwrap();
     let loops = fs::read_to_string("/sys/block/loop0/dev").ok().and_then(|t| t.trim().parse().ok());
     let Some(device) = host.disks().first().copied().or(loops) else {
-        println!("SKIP: no disk and no loop device");
+        println!("SKIP no disk and no loop device");
         return;
     };
     let list = |rate: u64| {
@@ -359,7 +359,7 @@ fn devices_are_denied() {
 fn the_device_program_decides_and_is_replaced() {
     let Some(own) = Own::new("program") else { return };
     if own.layout.mode == Mode::V1 {
-        println!("SKIP: no hierarchy of version 2");
+        println!("SKIP no hierarchy of version 2");
         return;
     }
     let mut cgroup = own.create("{}").unwrap();

@@ -18,7 +18,7 @@ impl Own {
     fn new(name: &str) -> Option<Own> {
         let layout = Layout::detect().unwrap();
         if !layout.systemd || !nix::unistd::geteuid().is_root() {
-            println!("SKIP: needs root and systemd as init");
+            println!("SKIP needs root and systemd as init");
             return None;
         }
         let path = format!("system.slice:hydratest:{name}{}", std::process::id());
@@ -169,7 +169,7 @@ fn no_bus_is_said() {
     let Some(_own) = Own::new("bus") else { return };
     if std::env::var_os("XDG_RUNTIME_DIR").is_some() || std::env::var_os("DBUS_SESSION_BUS_ADDRESS").is_some()
     {
-        println!("SKIP: a session of a user");
+        println!("SKIP a session of a user");
         return;
     }
     let e = cgroup::systemd::user_cgroup().unwrap_err();

@@ -89,6 +89,10 @@ verdict() {
     printf '\nskipped, because\n'
     cat "$logs"/*.log | grep "^SKIP+* " | sed "s/^SKIP+* //" | sort | uniq -c | sort -rn
   fi
+  if cat "$logs"/*.log | grep -q "^RETRY "; then
+    printf '\nthe peer was asked again, since it gave something else at first\n'
+    cat "$logs"/*.log | grep "^RETRY " | sed "s/^RETRY //; s/:.*//" | sort | uniq -c | sort -rn
+  fi
   printf '\n%d s in all\n\n%d passed, %d failed, %d skipped\n' "$SECONDS" "$passed" "$failed" "$skipped"
   ((failed == 0 && passed > 0))
 }

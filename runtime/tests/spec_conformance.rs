@@ -15,11 +15,17 @@ fn sources(dir: &Path, all: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-/// Whether `name` is the last word of a unit test's name, or `module::test` of the suite.
+/// Whether `name` is the end of a test's name: the function, and before it modules, which are folders and files.
 fn is_a_test(name: &str, sources: &[(PathBuf, String)]) -> bool {
-    let (module, function) = name.rsplit_once("::").unwrap_or(("", name));
-    let file = format!("tests/suite/{module}.rs");
-    sources.iter().filter(|(path, _)| module.is_empty() || path.ends_with(&file)).any(|(_, text)| {
+    let named: Vec<&str> = name.split("::").filter(|part| *part != "tests").collect();
+    let Some((function, modules)) = named.split_last() else { return false };
+    let lies_there = |path: &Path| {
+        let path = path.with_extension("");
+        let parts =
+            path.iter().filter_map(|part| part.to_str()).filter(|part| !matches!(*part, "tests" | "mod"));
+        parts.collect::<Vec<_>>().ends_with(modules)
+    };
+    sources.iter().filter(|(path, _)| lies_there(path)).any(|(_, text)| {
         let before = text.split(&format!("fn {function}(")).next().filter(|before| before.len() < text.len());
         before.is_some_and(|before| before.trim_end().ends_with("#[test]"))
     })

@@ -5,8 +5,10 @@ use integration::console::receive_fds;
 use integration::{differs, eventually, host, skip, Container, Run};
 use serde_json::{json, Value};
 use std::fs;
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 const ALLOWED: &str = "grep Cpus_allowed_list /proc/self/status | cut -f2";
 
@@ -60,7 +62,7 @@ fn exec_has_its_own_cpu_affinity() {
 fn a_memory_policy_binds() {
     differs!(Runc, "1.1 knows none");
     differs!(Crun, "1.8.1 knows none");
-    if !std::path::Path::new("/proc/self/numa_maps").exists() {
+    if !Path::new("/proc/self/numa_maps").exists() {
         skip!("this kernel has no CONFIG_NUMA");
     }
     let c = Container::new("mempolicy").args(&["grep", "-m1", "-o", "bind[=a-z]*:0", "/proc/self/numa_maps"]);
@@ -73,7 +75,7 @@ fn a_memory_policy_binds() {
 
 #[test]
 fn a_session_keyring_of_its_own() {
-    if !std::path::Path::new("/proc/keys").exists() {
+    if !Path::new("/proc/keys").exists() {
         skip!("this kernel has no CONFIG_KEYS");
     }
     differs!(Crun, "names the keyring otherwise");
@@ -145,6 +147,9 @@ fn network_devices_are_moved() {
     });
     let out = c.run().ok().stdout;
     assert!(out.contains("192.0.2.77/24") && out.contains(",UP"), "{out}");
+    // It goes with the network namespace, as the kernel has it; nobody moves it back.
+    eventually("the namespace is gone", || !Path::new("/sys/class/net").join(&pair.1).exists());
+    assert!(!Path::new("/sys/class/net").join(&pair.0).exists());
     let absent = Container::new("nonetdev").with(|c| c["linux"]["netDevices"] = json!({ "nosuchdev": {} }));
     absent.run().fails_with("nosuchdev");
     eventually("nothing is left", || absent.leftovers().is_empty());
@@ -171,7 +176,11 @@ fn a_seccomp_agent_gets_the_listener() {
         return;
     }
     let running = c.running(&[]);
-    let (fds, told) = receive_fds(&agent.accept().unwrap().0);
+    let mut connection = agent.accept().unwrap().0;
+    let (fds, told) = receive_fds(&connection);
+    let mut more = Vec::new();
+    connection.read_to_end(&mut more).expect("the connection is closed");
+    assert!(more.is_empty(), "one state a connection: {more:?}");
     let told: Value = serde_json::from_str(&told).unwrap();
     let [listener] = fds.try_into().expect("one descriptor");
     let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
@@ -213,7 +222,7 @@ fn impossible_wishes_are_refused_by_name() {
         c.create().fails_with(word);
         assert!(c.leftovers().is_empty(), "{place} {wish}: {:?}", c.leftovers());
     }
-    if !std::path::Path::new("/sys/fs/resctrl/schemata").exists() {
+    if !Path::new("/sys/fs/resctrl/schemata").exists() {
         let c = Container::new("rdt").with(|c| c["linux"]["intelRdt"] = json!({ "closID": "x" }));
         c.create().fails_with("Intel RDT");
     }
@@ -224,7 +233,7 @@ fn impossible_wishes_are_refused_by_name() {
 fn labels_that_this_kernel_cannot_enforce_are_refused() {
     differs!(Runc, "1.1 passes some of them over");
     differs!(Crun, "has other words");
-    let on = |file: &str| std::path::Path::new(file).exists();
+    let on = |file: &str| Path::new(file).exists();
     let lacking = [
         (on("/sys/kernel/security/apparmor"), "/process/apparmorProfile", "apparmor"),
         (on("/sys/fs/selinux/enforce"), "/process/selinuxLabel", "selinux"),
@@ -246,7 +255,7 @@ fn labels_that_this_kernel_cannot_enforce_are_refused() {
 
 #[test]
 fn an_selinux_label_is_the_processs() {
-    if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+    if !Path::new("/sys/fs/selinux/enforce").exists() {
         skip!("this kernel has no SELinux");
     }
     let own = fs::read_to_string("/proc/self/attr/current").unwrap().trim_end_matches('\0').to_string();
@@ -258,7 +267,7 @@ fn an_selinux_label_is_the_processs() {
 
 #[test]
 fn a_resctrl_group_is_made_and_taken_away() {
-    let root = std::path::Path::new("/sys/fs/resctrl");
+    let root = Path::new("/sys/fs/resctrl");
     if !root.join("schemata").exists() {
         skip!("resctrl is not mounted here");
     }

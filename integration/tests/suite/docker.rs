@@ -38,10 +38,19 @@ pub fn compare(name: &str, script: &str, (engine, runtime): (&Engine, &str), pee
         |theirs: &Out, who: &str| (plain(&ours, "tested"), ours.code) == (plain(theirs, who), theirs.code);
     let mut theirs = ask_runc("runc");
     let mut alike = like_ours(&theirs, "runc");
-    // Docker's own races (the output of a container that ends at once) may hit the peer: it may try again. We may not.
+    // Docker's own races (the output of a container that ends at once) may hit the peer: it may try again, and says so. We
+    // may not: what the peer gives twice alike is what we had to give.
     for who in ["runc-again", "runc-anew"] {
         if !alike {
+            println!("RETRY {name}: with {script}\n  ours: {ours}\n  runc: {theirs}");
+            let before =
+                (plain(&theirs, if who == "runc-again" { "runc" } else { "runc-again" }), theirs.code);
             theirs = ask_runc(who);
+            assert_ne!(
+                (plain(&theirs, who), theirs.code),
+                before,
+                "with {script}\n  ours: {ours}\n  runc, twice: {theirs}"
+            );
             alike = like_ours(&theirs, who);
         }
     }

@@ -17,7 +17,7 @@ use nix::mount::{mount, umount2, MntFlags, MsFlags};
 use nix::sys::stat::Mode;
 
 use crate::error::{Context, Error, Result};
-use crate::plan::rootfs::RootfsPlan;
+use crate::plan::rootfs::{add_label, RootfsPlan};
 use crate::sys::mount as sys;
 use path::{resolve, Make};
 
@@ -116,7 +116,7 @@ impl Prepared {
         for path in &plan.readonly_paths {
             self.protect(path).with_context(|| format!("can't make {path:?} read-only"))?;
         }
-        self.mask(&plan.masked)?;
+        self.mask(&plan.masked, plan.mount_label.as_deref())?;
         if plan.readonly {
             remount_readonly(self.root()).context("can't set rootfs as read-only")?;
         }
@@ -169,7 +169,7 @@ impl Prepared {
     }
 
     /// Files become /dev/null, directories an empty read-only tmpfs that all of them share.
-    fn mask(&self, paths: &[String]) -> Result<()> {
+    fn mask(&self, paths: &[String], label: Option<&str>) -> Result<()> {
         let mut null = None;
         let mut empty: Option<OwnedFd> = None;
         for path in paths {
@@ -189,8 +189,9 @@ impl Prepared {
             } else if let Some(empty) = &empty {
                 mount(Some(&via(empty.as_fd())), &place, NONE, MsFlags::MS_BIND, NONE).with_context(what)?;
             } else {
-                let options = Some(Path::new("nr_blocks=1,nr_inodes=1"));
-                mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::MS_RDONLY, options)
+                let mut options = "nr_blocks=1,nr_inodes=1".to_string();
+                add_label(&mut options, label);
+                mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::MS_RDONLY, Some(options.as_str()))
                     .with_context(what)?;
                 empty = Some(resolve(self.root(), Path::new(path)).with_context(what)?);
             }

@@ -36,6 +36,8 @@ pub struct RootfsPlan {
     pub bind_devices: bool,
     pub console: bool,
     pub masked: Vec<String>,
+    /// SELinux's label of what is mounted over masked directories.
+    pub mount_label: Option<String>,
     pub readonly_paths: Vec<String>,
     /// The container's working directory, made if it is missing.
     pub cwd: String,
@@ -50,6 +52,8 @@ pub struct MountPlan {
     /// What mount tables show as the source of a new file system.
     pub source: String,
     pub options: Options,
+    /// SELinux's label of the mounted directory, where the file system doesn't take it as an option.
+    pub label: Option<String>,
     /// For id-mapped mounts.
     pub uids: Vec<IdMapping>,
     pub gids: Vec<IdMapping>,
@@ -151,6 +155,7 @@ pub fn plan(spec: &Spec, path: &Path, context: &Context<'_>) -> Result<RootfsPla
         bind_devices: user_namespace || context.rootless,
         console: process.is_some_and(|p| p.terminal),
         masked: linux.masked_paths.clone(),
+        mount_label: linux.mount_label.clone().filter(|label| !label.is_empty()),
         readonly_paths: linux.readonly_paths.clone(),
         cwd: process.map(|p| p.cwd.clone()).unwrap_or_default(),
         user_namespace,
@@ -208,8 +213,12 @@ fn plan_mount(
             invalid!("mounts: {destination}: an id-mapped mount without uidMappings needs a user namespace whose mappings it takes");
         }
     }
-    if kind == Kind::Tmpfs || matches!(kind, Kind::Other { .. }) {
-        add_label(&mut options, linux.mount_label.as_deref());
+    let mut label = linux.mount_label.as_deref().filter(|label| !label.is_empty());
+    match &kind {
+        // Made with its ipc namespace, and not by this mount: the kernel refuses it a context.
+        Kind::Other { fstype } if fstype == "mqueue" => {}
+        Kind::Tmpfs | Kind::Other { .. } => add_label(&mut options.data, label.take()),
+        _ => label = None,
     }
     let source = [&mount.source, &mount.kind].into_iter().flatten().find(|s| !s.is_empty());
     Ok(MountPlan {
@@ -217,6 +226,7 @@ fn plan_mount(
         kind,
         source: source.cloned().unwrap_or_default(),
         options,
+        label: label.map(Into::into),
         uids: mappings.0,
         gids: mappings.1,
     })
@@ -275,12 +285,13 @@ fn hierarchy(branch: &cgroup::location::Branch) -> Option<Hierarchy> {
     Some(Hierarchy { name, data, path: branch.path.clone(), links })
 }
 
-fn add_label(options: &mut Options, label: Option<&str>) {
-    let Some(label) = label.filter(|l| !l.is_empty()) else { return };
-    if !options.data.is_empty() {
-        options.data.push(',');
+/// Adds SELinux's label to the options of a file system.
+pub fn add_label(options: &mut String, label: Option<&str>) {
+    let Some(label) = label else { return };
+    if !options.is_empty() {
+        options.push(',');
     }
-    options.data.push_str(&format!("context=\"{label}\""));
+    options.push_str(&format!("context=\"{label}\""));
 }
 
 fn devices(given: &[Device]) -> Result<Vec<Node>> {
@@ -363,6 +374,31 @@ mod tests {
     fn a_bound_dev_gets_no_devices() {
         let mount = serde_json::json!({"destination": "/dev/", "source": "/dev", "options": ["bind"]});
         assert!(plan_of(serde_json::json!({"mounts": [mount]})).unwrap().devices.is_none());
+    }
+
+    /// No machine of ours has SELinux: what the kernel is to be told.
+    #[test]
+    fn labels_are_options_or_set_afterwards() {
+        let linux = Linux { mount_label: Some("a:b:c:s0".into()), ..Linux::default() };
+        let context = Context { location: None, rootless: false, no_pivot: false };
+        let planned = |kind: &str, options: &[&str]| {
+            let mount = Mount {
+                destination: "/x".into(),
+                source: Some("/s".into()),
+                kind: Some(kind.into()),
+                options: options.iter().map(|o| o.to_string()).collect(),
+                ..Mount::default()
+            };
+            let one = plan_mount(&mount, &linux, &context, false).unwrap();
+            (one.options.data, one.label)
+        };
+        let context = "context=\"a:b:c:s0\"";
+        assert_eq!(planned("tmpfs", &["size=1k"]), (format!("size=1k,{context}"), None));
+        assert_eq!(planned("devpts", &[]), (context.into(), None));
+        assert_eq!(planned("mqueue", &[]), (String::new(), Some("a:b:c:s0".into())));
+        for kind in ["proc", "sysfs", "bind"] {
+            assert_eq!(planned(kind, &[]), (String::new(), None), "{kind}");
+        }
     }
 
     #[test]

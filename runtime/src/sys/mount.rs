@@ -1,9 +1,11 @@
 //! Mounts by descriptor.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::NixPath;
 
 /// A copy of the mount (with `recursive`: of the tree) at `path`, attached nowhere. An empty path means `dir` itself.
 /// Linux 5.2.
@@ -67,6 +69,19 @@ pub fn mount_setattr(
         )
     };
     Errno::result(r).map(drop)
+}
+
+/// Gives a file SELinux's label.
+pub fn set_selinux_label(path: &Path, label: &str) -> Result<(), Errno> {
+    let label = CString::new(label).map_err(|_| Errno::EINVAL)?;
+    let value = label.as_bytes_with_nul();
+    path.with_nix_path(|path| {
+        // SAFETY: both strings are terminated, the value's length is that of its bytes.
+        let r = unsafe {
+            libc::setxattr(path.as_ptr(), c"security.selinux".as_ptr(), value.as_ptr().cast(), value.len(), 0)
+        };
+        Errno::result(r).map(drop)
+    })?
 }
 
 /// A mount of a new file system whose options don't fit mount(2)'s one page. Linux 5.2.

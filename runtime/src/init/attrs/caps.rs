@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn applied_to_the_kernel() {
         if !nix::unistd::geteuid().is_root() {
-            println!("SKIP: needs root");
+            println!("SKIP needs root");
             return;
         }
         let given = |permitted: &[&str]| spec::Capabilities {

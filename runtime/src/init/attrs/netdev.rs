@@ -200,7 +200,7 @@ mod tests {
     fn in_two_namespaces(test: impl FnOnce(BorrowedFd<'_>, &dyn Fn(&str) -> String) + Send + 'static) {
         let unshared = || nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET);
         if !nix::unistd::geteuid().is_root() || Command::new("ip").arg("-V").output().is_err() {
-            println!("SKIP: needs root and iproute2");
+            println!("SKIP needs root and iproute2");
             return;
         }
         let run = std::thread::spawn(move || {

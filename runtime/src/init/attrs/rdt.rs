@@ -1,9 +1,11 @@
 //! `linux.intelRdt`: a class of service (cache and memory bandwidth) and a monitoring group in the resctrl file system.
 //! The parent does this, for a child that has not begun to run.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::invalid;
@@ -99,12 +101,20 @@ impl Rdt {
         monitor.into_iter().chain(own_clos).filter(|dir| !dir.exists()).collect()
     }
 
-    /// Puts `pid` into its groups, making them if need be.
+    /// Puts `pid` into its groups, making them if need be. A class that was named and is there already has to have the
+    /// schemata that are asked for, and keeps them (config-linux.md, Intel RDT).
     pub fn apply(&self, root: &Path, pid: i32) -> Result<()> {
         let clos = self.clos_dir(root);
+        // resctrl's own convention (Documentation/filesystems/resctrl.rst): who makes groups locks the root. Nobody sees a class
+        // that has not got its schemata yet.
+        let _lock = lock(root)?;
+        let there = self.shared && clos.is_dir();
         make(root, &clos)?;
-        if !self.schemata.is_empty() {
-            write(root, &clos.join("schemata"), &self.schemata)?;
+        let schemata = clos.join("schemata");
+        if there {
+            self.compare(root, &schemata)?;
+        } else if !self.schemata.is_empty() {
+            write(root, &schemata, &self.schemata)?;
         }
         write(root, &clos.join("tasks"), &pid.to_string())?;
         if let Some(id) = &self.monitor {
@@ -113,6 +123,23 @@ impl Rdt {
             write(root, &monitor.join("tasks"), &pid.to_string())?;
         }
         Ok(())
+    }
+
+    fn compare(&self, root: &Path, file: &Path) -> Result<()> {
+        if self.schemata.is_empty() {
+            return Ok(());
+        }
+        let found = fs::read_to_string(file).with_context(|| format!("intelrdt: read {}", file.display()))?;
+        let step = fs::read_to_string(root.join("info/MB/bandwidth_gran")).unwrap_or_default();
+        match different(&self.schemata, &found, step.trim().parse().unwrap_or(1)) {
+            None => Ok(()),
+            Some(line) => invalid!(
+                "intelRdt: the class {} is there and does not have {line:?}; its schemata are {:?}: ask for those, or name \
+                 another closID",
+                file.parent().unwrap_or(file).display(),
+                found.split_whitespace().collect::<Vec<_>>().join(" ")
+            ),
+        }
     }
 
     /// Puts one more process, that `exec` adds, where the first one is.
@@ -132,6 +159,34 @@ pub fn remove(dir: &Path) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.with_context(|| format!("remove resctrl group {}", dir.display())),
     }
+}
+
+fn lock(root: &Path) -> Result<Flock<File>> {
+    let open = File::open(root).with_context(|| format!("open {}", root.display()))?;
+    Flock::lock(open, FlockArg::LockExclusive)
+        .map_err(|(_, e)| io::Error::from(e))
+        .with_context(|| format!("lock {}", root.display()))
+}
+
+/// The first line of `asked` that a class with the schemata `found` doesn't fulfil. The kernel pads and orders lines, names every
+/// domain, and rounds bandwidths up to multiples of `step` percent.
+fn different<'a>(asked: &'a str, found: &str, step: u64) -> Option<&'a str> {
+    let domains = |line: &str| -> Vec<(String, u64)> {
+        let (kind, list) = line.split_once(':').unwrap_or((line, ""));
+        let radix = if kind.trim_start().starts_with('L') { 16 } else { 10 };
+        let number = |text: &str| u64::from_str_radix(text.trim(), radix).unwrap_or(u64::MAX);
+        let pairs = list.split(';').filter_map(|domain| domain.split_once('='));
+        pairs.map(|(id, value)| (format!("{}:{}", kind.trim(), id.trim()), number(value))).collect()
+    };
+    let has: Vec<(String, u64)> = found.lines().flat_map(domains).collect();
+    let fulfilled = |(domain, value): &(String, u64)| {
+        let rounded = if domain.starts_with("MB:") { value.div_ceil(step) * step } else { *value };
+        has.iter().any(|(name, is)| name == domain && (is == value || *is == rounded))
+    };
+    asked.lines().find(|line| {
+        let wanted = domains(line);
+        wanted.is_empty() || !wanted.iter().all(fulfilled)
+    })
 }
 
 fn make(root: &Path, dir: &Path) -> Result<()> {
@@ -230,6 +285,29 @@ mod tests {
             .unwrap_err()
             .to_string()
             .contains("MBA is not enabled"));
+    }
+
+    #[test]
+    fn a_class_that_is_there_must_match_and_stays() {
+        let fake = Fake::new("match");
+        let class = fake.0.join("gold");
+        fs::create_dir_all(fake.0.join("info/MB")).unwrap();
+        fs::write(fake.0.join("info/MB/bandwidth_gran"), "10\n").unwrap();
+        fs::create_dir(&class).unwrap();
+        let found = "    MB:0= 30;1=100\n    L3:0=7ff;1=00f\n";
+        fs::write(class.join("schemata"), found).unwrap();
+        for same in [&["L3:0=7FF"][..], &["L3:1=f;0=7ff", "MB:0=25"], &["MB:0=30"], &[]] {
+            let rdt = parse(&given("gold", same, false), "c").unwrap();
+            rdt.apply(&fake.0, 42).unwrap();
+            assert!(rdt.to_undo(&fake.0).is_empty());
+        }
+        for other in ["L3:0=7f", "MB:0=40", "L2:0=7ff", "L3:2=1", "nonsense"] {
+            let rdt = parse(&given("gold", &[other], false), "c").unwrap();
+            let text = rdt.apply(&fake.0, 43).unwrap_err().to_string();
+            assert!(text.contains("gold") && text.contains(other), "{text}");
+        }
+        assert_eq!(fs::read_to_string(class.join("schemata")).unwrap(), found);
+        assert_eq!(fs::read_to_string(class.join("tasks")).unwrap(), "42");
     }
 
     #[test]

@@ -306,7 +306,7 @@ mod tests {
             parse(json!({}), json!({ "memoryPolicy": { "mode": "MPOL_BIND", "nodes": "0" } })).unwrap();
         let applied = std::thread::spawn(move || bind.apply()).join().unwrap();
         match applied {
-            Err(e) if e.errno() == Some(libc::ENOSYS) => println!("SKIP: this kernel has no CONFIG_NUMA"),
+            Err(e) if e.errno() == Some(libc::ENOSYS) => println!("SKIP this kernel has no CONFIG_NUMA"),
             applied => applied.unwrap(),
         }
     }

@@ -167,7 +167,7 @@ mod tests {
         use nix::sched::CloneFlags;
         use std::os::fd::AsFd;
         if !nix::unistd::geteuid().is_root() {
-            println!("SKIP: needs root");
+            println!("SKIP needs root");
             return;
         }
         let host = procfs::host().unwrap();

@@ -72,6 +72,10 @@ impl Prepared {
             Kind::Other { fstype } => {
                 let target = self.directory(&path)?;
                 self.mount_new(&target, fstype, &one.source, &one.options)?;
+                if let Some(label) = &one.label {
+                    let mounted = resolve(self.root(), &path)?;
+                    sys::set_selinux_label(&via(mounted.as_fd()), label).context("labelling it")?;
+                }
             }
             Kind::Remount => {
                 let target = resolve(self.root(), &path)?;

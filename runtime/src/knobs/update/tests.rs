@@ -21,7 +21,7 @@ impl Guinea {
     /// `None`, said on standard error, where cgroups can't be made.
     fn new(name: &str) -> Option<Guinea> {
         let skip = |why: String| {
-            eprintln!("SKIP {name}: {why}");
+            println!("SKIP+ {name}: {why}");
             None
         };
         if !nix::unistd::geteuid().is_root() {
@@ -172,7 +172,7 @@ impl Loop {
                 Some(Loop { node: String::from_utf8_lossy(&out.stdout).trim().into(), file })
             }
             other => {
-                eprintln!("SKIP {name}: no loop device: {other:?}");
+                println!("SKIP+ {name}: no loop device: {other:?}");
                 None
             }
         }

@@ -32,7 +32,7 @@ fn the_kernel_takes_it_and_decides_alike() {
             { "names": ["sethostname"], "action": "SCMP_ACT_ERRNO", "errnoRet": 78 },
         ] });
     if cfg!(not(target_arch = "x86_64")) {
-        println!("SKIP: the profile is one for x86_64");
+        println!("SKIP the profile is one for x86_64");
         return;
     }
     loaded(json, |listener| {

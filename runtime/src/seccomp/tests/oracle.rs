@@ -30,13 +30,13 @@ impl Oracle {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/seccomp/tests/libseccomp.py");
         let child = Command::new("python3").arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let Ok(mut child) = child else {
-            println!("SKIP: no python3 to ask libseccomp with");
+            println!("SKIP no python3 to ask libseccomp with");
             return None;
         };
         let (to, from) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
         let mut oracle = Oracle { child, to, from };
         if oracle.ask(&json!({ "table": 0, "first": 0, "count": 0 })).is_none() {
-            println!("SKIP: no libseccomp.so.2 to compare with");
+            println!("SKIP no libseccomp.so.2 to compare with");
             return None;
         }
         Some(oracle)
