@@ -6,15 +6,14 @@ mod logs;
 mod run;
 
 use crate::api::*;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::pb::Message;
 use crate::state::{Root, Setup};
 use crate::sys;
 use crate::sys::map::Map;
-use crate::{adopt, job, place, record};
+use crate::{adopt, heads, job, place, record};
 use link::Link;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::SeqCst;
 
 /// Options in front of the container's name.
 #[derive(Default)]
@@ -211,22 +210,9 @@ fn find(options: &Options) -> Result<Place> {
 
 /// What the monitor wrote down last, whether it lives or not; and which heads live.
 fn look(place: &Place) -> Result<(Root, Vec<i32>)> {
-    let path = place::state_file(&place.directory);
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .context(|| format!("opening {}", path.display()))?;
-    let map = Map::open(sys::number(&file), false)?;
+    let map = Map::look(&place::state_file(&place.directory))?;
     let root = Root::decode(&map.committed())?;
-    let header = map.header();
-    let heads = [header.keeper.load(SeqCst), header.worker.load(SeqCst)];
-    let name = format!("{}/{}", place.namespace, place.id);
-    let alive = |pid: &i32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        *pid > 0 && line.split(|b| *b == 0).any(|part| part == name.as_bytes())
-    };
-    let heads: Vec<i32> = heads.into_iter().filter(alive).collect();
+    let heads = heads::living(&map, &place.namespace, &place.id);
     if let [last] = heads[..] {
         // Should it be a worker that was stopped before it had asked for a signal at its keeper's death: nobody else is left to
         // continue it.

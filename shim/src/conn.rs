@@ -4,7 +4,6 @@
 //! same commit that records what it led to; answers are put behind the committed end and become real with the commit. So a
 //! request is carried out once, and answered once, whoever is alive at the time.
 
-use crate::error::Result;
 use crate::state::Conn;
 use crate::sys::map::{Map, Way, LANE};
 use crate::sys::Fd;
@@ -72,22 +71,32 @@ impl Conn {
         true
     }
 
-    /// The next whole frame, if there is one. `head` moves behind it; the caller commits that with the frame's consequences.
-    pub fn frame(&mut self, map: &Map) -> Result<Option<(Header, Vec<u8>)>> {
-        let there = map.reached(self.slot(), Way::In).saturating_sub(self.head);
+    /// The next whole frame, if there is one. `head` moves behind it; the caller commits that with the frame's consequences. Of
+    /// one that is too long there is only the header: its bytes are dropped as they come.
+    pub fn frame(&mut self, map: &Map) -> Option<(Header, Vec<u8>)> {
+        let reached = map.reached(self.slot(), Way::In);
+        let unwanted = self.skip.min(reached.saturating_sub(self.head));
+        self.skip -= unwanted;
+        self.head += unwanted;
+        let there = reached.saturating_sub(self.head);
         let mut raw = [0; HEADER];
         if there < HEADER as u64 {
-            return Ok(None);
+            return None;
         }
         map.lane_read(self.slot(), Way::In, self.head, &mut raw);
-        let header = Header::parse(&raw)?;
+        let header = Header::parse(&raw);
+        if header.too_long().is_some() {
+            self.head += HEADER as u64;
+            self.skip = header.length as u64;
+            return Some((header, Vec::new()));
+        }
         if there < (HEADER + header.length) as u64 {
-            return Ok(None);
+            return None;
         }
         let mut payload = vec![0; header.length];
         map.lane_read(self.slot(), Way::In, self.head + HEADER as u64, &mut payload);
         self.head += (HEADER + header.length) as u64;
-        Ok(Some((header, payload)))
+        Some((header, payload))
     }
 
     /// Puts a frame behind the end. False if the client reads so slowly that there is no room.

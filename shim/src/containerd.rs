@@ -4,10 +4,11 @@ use crate::api::*;
 use crate::error::{Context, Error, Kind, Result};
 use crate::flags::Flags;
 use crate::pb::Message;
-use crate::state::{Process, Root, Task};
+use crate::state::{Process, Root, Setup, Task};
 use crate::sys::map::Map;
-use crate::{place, record, sha256, start, sys};
+use crate::{heads, job, place, record, sha256, start, sys};
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 const SOCKETS: &str = "/run/containerd/s";
@@ -146,101 +147,178 @@ fn fill_cpuset(parent: &Path, directory: &Path) {
     }
 }
 
-/// The task as the monitor's last state has it, or as the bundle lets one guess.
-fn last_state(flags: &Flags, bundle: &Path) -> (Root, Task) {
+/// A task as the monitor's last state has it, or as the bundle lets one guess.
+struct Last {
+    root: Root,
+    task: Task,
+    /// There is no state that this program can read.
+    unread: bool,
+}
+
+fn last_state(flags: &Flags, bundle: &Path) -> Last {
     let config = start::config(bundle);
     let group = start::group(&config, &flags.id);
     let directory = place::run_dir(&flags.namespace, &group);
-    let mut root = Root::default();
-    if let Ok(file) = std::fs::OpenOptions::new().read(true).write(true).open(place::state_file(&directory)) {
-        let map = Map::open(sys::Fd::keep(file.into()), false);
-        root = map.ok().and_then(|m| Root::decode(&m.committed()).ok()).unwrap_or_default();
-    }
-    if root.setup.directory.is_empty() {
+    let map = Map::look(&place::state_file(&directory)).ok();
+    let mut root = map.and_then(|m| Root::decode(&m.committed()).ok()).unwrap_or_default();
+    let unread = root.setup.directory.is_empty();
+    if unread {
         root.setup = start::setup(&config).unwrap_or_default();
         root.setup.namespace = flags.namespace.clone();
         root.setup.id = group;
         root.setup.directory = directory.to_string_lossy().into_owned();
-        root.setup.disk = place::disk_dir(&flags.namespace, &flags.id).to_string_lossy().into_owned();
+        root.setup.disk = place::disk_dir(&flags.namespace, &root.setup.id).to_string_lossy().into_owned();
     }
-    let guess =
-        Task { id: flags.id.clone(), bundle: bundle.to_string_lossy().into_owned(), ..Task::default() };
-    let task = root.state.task(&flags.id).cloned().unwrap_or(guess);
-    (root, task)
+    let known = root.state.task(&flags.id).cloned();
+    let mut task = known.clone().unwrap_or_else(|| Task {
+        id: flags.id.clone(),
+        bundle: bundle.to_string_lossy().into_owned(),
+        options: job::kept_options(bundle),
+        ..Task::default()
+    });
+    // It was being made, or all memory of it is lost. One that a state does not know was deleted.
+    if task.init.pid == 0 && (unread || known.is_some()) {
+        task.init.pid = job::kept_pid(bundle).filter(|pid| job::zombie_exit(*pid).is_none()).unwrap_or(0);
+    }
+    Last { root, task, unread }
 }
 
-/// containerd has no connection to the monitor. If the monitor died while containerd was away, the container gets a new one and
-/// runs on; if it died under containerd's eyes, the container goes, unless it was asked to be kept.
+/// So often the lock is tried that heads which were killed this moment may still hold, ...
+const TRIES: u32 = 50;
+/// ... and so long is waited in between.
+const BETWEEN: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// The lock of a dead monitor's state: as long as this process has it, nobody gives the containers another monitor. None where no
+/// state is left. `Exists`: the monitor lives; should it have been stopped, it goes on.
+fn claim(setup: &Setup) -> Result<Option<OwnedFd>> {
+    let directory = Path::new(&setup.directory);
+    for _ in 0..TRIES {
+        if !place::state_file(directory).exists() {
+            return Ok(None);
+        }
+        match start::lock_state(directory, false) {
+            Ok(Some(lock)) => return Ok(Some(lock)),
+            Ok(None) => {}
+            // It went just now: the monitor ended as usual.
+            Err(_) if !place::state_file(directory).exists() => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        let map = Map::look(&place::state_file(directory));
+        let heads = map.map_or(Vec::new(), |m| heads::living(&m, &setup.namespace, &setup.id));
+        heads.iter().for_each(|pid| sys::continue_process(*pid));
+        if !heads.is_empty() {
+            break;
+        }
+        std::thread::sleep(BETWEEN);
+    }
+    Err(Error::new(Kind::Exists, format!("a monitor of {} is running", setup.id)))
+}
+
+/// containerd has no connection to the monitor. If that lives, the container runs on. If it died while containerd was away, the
+/// container gets a new one and runs on; if it died under containerd's eyes, the container goes, unless it was asked to be kept.
+/// It is also called when all is over, with nothing left to do; and then the monitor of a pod may live on with other containers.
 fn delete(flags: &Flags) -> Result<()> {
     let bundle =
         if flags.bundle.is_empty() { std::env::current_dir()? } else { PathBuf::from(&flags.bundle) };
-    let (root, task) = last_state(flags, &bundle);
     place::sweep();
-    let setup = &root.setup;
+    let claimed = claim(&last_state(flags, &bundle).root.setup);
+    // From here on it does not change, unless a monitor lives.
+    let last = last_state(flags, &bundle);
+    let (setup, task) = (&last.root.setup, &last.task);
+    let (id, runs) = (&task.id, runs(task));
+    let lock = match claimed {
+        Ok(lock) => lock,
+        Err(e) if e.kind() == Kind::Exists && (runs || last.unread) => return Err(watched(id)),
+        Err(e) if e.kind() == Kind::Exists => None,
+        Err(e) => return Err(e),
+    };
     let mut answer =
         DeleteResponse { pid: task.init.pid, exit_status: 137, exited_at: Timestamp::from_ns(sys::now_ns()) };
     if task.init.exited() {
         answer.exit_status = task.init.exit_status;
         answer.exited_at = Timestamp::from_ns(task.init.exited_at);
     }
-    if runs(&task) {
-        if another_daemon(&root) && crate::adopt::adopt(&setup.namespace, &setup.id).is_ok() {
-            let id = &task.id;
-            return Err(Error::new(Kind::State, format!("container {id} runs on, with a new monitor: the last one ended while containerd was away; the next start of containerd finds it")));
+    if runs {
+        if another_daemon(&last.root) {
+            drop(lock);
+            return Err(match crate::adopt::adopt(&setup.namespace, &setup.id) {
+                Ok(_) => Error::new(Kind::State, format!("container {id} runs on, with a new monitor: the last one ended while containerd was away; the next start of containerd finds it")),
+                Err(e) if e.kind() == Kind::Exists => watched(id),
+                Err(e) => Error::new(e.kind(), format!("container {id} runs on without a monitor, `shim adopt {id}` tries again to give it one: {e}")),
+            });
         }
         if setup.on_loss == "keep" {
             std::io::stdout().write_all(&answer.bytes())?;
             return Ok(());
         }
-        answer.exit_status = end_lost(&root, &task);
+        answer.exit_status = end_lost(&last, lock.as_ref());
     } else {
-        delete_by_runtime(setup, &task);
+        delete_by_runtime(&last, lock.as_ref());
     }
-    crate::job::unmount_rootfs(&task);
+    job::unmount_rootfs(task);
     let _ = nix::mount::umount2(&bundle.join("rootfs"), nix::mount::MntFlags::MNT_DETACH);
     std::io::stdout().write_all(&answer.bytes())?;
     Ok(())
+}
+
+fn watched(id: &str) -> Error {
+    let text = format!("container {id} runs on: a monitor is there; the next start of containerd finds it");
+    Error::new(Kind::State, text)
 }
 
 /// Is its first process there, and not another one of the same number?
 fn runs(task: &Task) -> bool {
     let init = &task.init;
     let same = |t: u64| t == init.ticks || init.ticks == 0;
-    init.pid != 0 && !init.exited() && crate::job::start_ticks(init.pid).is_some_and(same)
+    init.pid != 0 && !init.exited() && job::start_ticks(init.pid).is_some_and(same)
 }
 
 /// Did the containerd that asks start after the one that the monitor was connected to last?
 fn another_daemon(root: &Root) -> bool {
     let caller = nix::unistd::getppid().as_raw() as u32;
-    let since = crate::job::start_ticks(caller).unwrap_or(0);
+    let since = job::start_ticks(caller).unwrap_or(0);
     root.daemon != 0 && (root.daemon, root.daemon_ticks) != (caller, since)
 }
 
-fn delete_by_runtime(setup: &crate::state::Setup, task: &Task) {
-    let _ = std::process::Command::new(crate::job::binary(setup, task))
-        .args(["--root", &crate::job::root(setup, task), "delete", "--force", &task.id])
-        .env(crate::job::ASKED, "1")
+/// The container goes, and what a dead monitor, whose lock this is, left for it.
+fn delete_by_runtime(last: &Last, lock: Option<&OwnedFd>) {
+    let Last { root, task, unread } = last;
+    let setup = &root.setup;
+    let _ = std::process::Command::new(job::binary(setup, task))
+        .args(["--root", &job::root(setup, task), "delete", "--force", &task.id])
+        .env(job::ASKED, "1")
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .status();
-    if start::lock_state(Path::new(&setup.directory), false).is_ok_and(|l| l.is_some()) {
-        place::remove(setup);
+    let Some(lock) = lock else { return };
+    let mut rest = root.clone();
+    rest.state.tasks.retain(|t| t.id != task.id);
+    rest.state.ops.retain(|o| o.task != task.id);
+    let tasks = !rest.state.tasks.is_empty();
+    // Another layout may hide others of a pod.
+    if !(tasks || *unread && task.id != setup.id) {
+        return place::discard_lost(setup);
+    }
+    place::forget(setup, &task.id);
+    if tasks {
+        let _ = Map::open(sys::number(lock), false).and_then(|map| map.commit(&rest.bytes()));
     }
 }
 
 /// Ends a container whose monitor was lost. The record that stays says so, with how the process really ended, where the kernel
 /// can tell that.
-fn end_lost(root: &Root, task: &Task) -> u32 {
+fn end_lost(last: &Last, lock: Option<&OwnedFd>) -> u32 {
+    let Last { root, task, .. } = last;
     let pidfd = sys::pidfd_open(task.init.pid as i32);
     let connector = sys::exits::listen(&[task.init.pid]);
-    delete_by_runtime(&root.setup, task);
+    delete_by_runtime(last, lock);
     let seen = pidfd.ok().and_then(|fd| {
         let mut fds = [libc::pollfd { fd: fd.0, events: libc::POLLHUP, revents: 0 }];
         let _ = sys::poll(&mut fds, 1000);
         // Its parent is the host's first process, which may take its time to bury it.
         let heard = || connector.ok().and_then(|c| sys::exits::heard(c).pop());
-        crate::job::zombie_exit(task.init.pid).or_else(|| sys::pidfd_exit(fd)).or_else(heard)
+        job::zombie_exit(task.init.pid).or_else(|| sys::pidfd_exit(fd)).or_else(heard)
     });
     let (exit_status, unknown) = seen.map_or((137, true), |c| (c.code, false));
     let lost = Process { exit_status, unknown, exited_at: sys::now_ns(), ..task.init.clone() };
@@ -253,8 +331,7 @@ fn info() -> Result<()> {
     let options = Any::decode(&stdin()?).ok().filter(|a| !a.type_url.is_empty());
     let task = Task { options: runc_options(options.as_ref()).unwrap_or_default(), ..Task::default() };
     let setup = start::setup(&start::Config::default())?;
-    let features =
-        std::process::Command::new(crate::job::binary(&setup, &task)).arg("features").output().ok();
+    let features = std::process::Command::new(job::binary(&setup, &task)).arg("features").output().ok();
     let features = features.filter(|o| o.status.success()).map(|o| Any {
         type_url: "types.containerd.io/opencontainers/runtime-spec/1/features/Features".into(),
         value: o.stdout,

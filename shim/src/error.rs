@@ -9,6 +9,8 @@ pub enum Kind {
     Invalid,
     NotFound,
     Exists,
+    /// More than the protocol allows.
+    TooLarge,
     /// The container or process is in a state that does not allow it.
     State,
     Unsupported,
@@ -26,6 +28,7 @@ impl Kind {
             Kind::Invalid => 3,
             Kind::NotFound => 5,
             Kind::Exists => 6,
+            Kind::TooLarge => 8,
             Kind::State => 9,
             Kind::Unsupported => 12,
             Kind::System => 13,

@@ -18,8 +18,12 @@ pub fn frames(data: &[u8]) {
     let mut rest = data;
     let mut now = 0;
     while let Some((header, after)) = rest.split_first_chunk::<HEADER>() {
-        let Ok(header) = Header::parse(header) else { return };
-        assert!(header.length <= MAX_PAYLOAD);
+        let header = Header::parse(header);
+        if let Some(refused) = header.too_long() {
+            assert!(header.length > MAX_PAYLOAD && !refused.text().is_empty());
+            rest = &after[header.length.min(after.len())..];
+            continue;
+        }
         let (payload, after) = after.split_at(header.length.min(after.len()));
         rest = after;
         let _ = ttrpc::answer(payload);

@@ -37,6 +37,17 @@ pub fn run(map: &Map) -> ! {
     }
 }
 
+/// Those of a monitor's heads that live, seen from outside.
+pub fn living(map: &Map, namespace: &str, id: &str) -> Vec<i32> {
+    let header = map.header();
+    let name = format!("{namespace}/{id}");
+    let alive = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        *pid > 0 && line.split(|b| *b == 0).any(|part| part == name.as_bytes())
+    };
+    [header.keeper.load(SeqCst), header.worker.load(SeqCst)].into_iter().filter(alive).collect()
+}
+
 fn become_keeper(map: &Map) {
     let header = map.header();
     sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);

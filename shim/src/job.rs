@@ -2,6 +2,7 @@
 //!
 //! All that needs memory (mount options, config.json, argument lists) happens in the child, so the monitor stays small.
 
+use crate::api::RuncOptions;
 use crate::error::{Context, Error, Kind, Result};
 use crate::machine::Output;
 use crate::place;
@@ -13,6 +14,10 @@ use std::path::{Path, PathBuf};
 
 /// Our own runtime asks a container's monitor before it changes that; with this in its environment it was asked by one.
 pub const ASKED: &str = "HYDRA_SHIM";
+/// In the bundle: the container's first process, ...
+const INIT_PID: &str = "init.pid";
+/// ... and the options that say whose container it is, under the name and in the form that containerd's own shim gives them.
+const OPTIONS: &str = "options.json";
 /// Of a runtime's log or output so much is read.
 const LIMIT: usize = 4 << 20;
 
@@ -23,7 +28,7 @@ fn file(setup: &Setup, op: &Op, kind: &str) -> PathBuf {
 pub fn pid_file(setup: &Setup, task: &Task, op: &Op) -> PathBuf {
     match op.job {
         Job::Exec => file(setup, op, "pid"),
-        _ => Path::new(&task.bundle).join("init.pid"),
+        _ => Path::new(&task.bundle).join(INIT_PID),
     }
 }
 
@@ -50,6 +55,7 @@ fn act(setup: &Setup, task: &Task, op: &Op) -> Result<()> {
             crate::record::reserve(setup, &task.id)?;
             mount_rootfs(task)?;
             look_at_config(setup, task)?;
+            keep_options(setup, task)?;
             if op.job == Job::Prepare {
                 return Ok(());
             }
@@ -282,6 +288,36 @@ fn look_at_config(setup: &Setup, task: &Task) -> Result<()> {
         std::fs::write(shared_pids(setup, task), "")?;
     }
     Ok(())
+}
+
+#[derive(serde::Serialize, serde::Deserialize, Default)]
+#[serde(default)]
+struct Options {
+    binary_name: String,
+    root: String,
+}
+
+/// Leaves in the bundle what `shim delete` has to know should the monitor's state be lost, too. A standalone monitor's bundle is its user's.
+fn keep_options(setup: &Setup, task: &Task) -> Result<()> {
+    if setup.standalone {
+        return Ok(());
+    }
+    let path = Path::new(&task.bundle).join(OPTIONS);
+    let kept = Options { binary_name: task.options.binary_name.clone(), root: task.options.root.clone() };
+    let text = serde_json::to_vec(&kept).unwrap_or_default();
+    std::fs::write(&path, text).context(|| format!("writing {}", path.display()))
+}
+
+/// What a bundle tells of its container's options.
+pub fn kept_options(bundle: &Path) -> RuncOptions {
+    let text = std::fs::read(bundle.join(OPTIONS)).unwrap_or_default();
+    let kept: Options = serde_json::from_slice(&text).unwrap_or_default();
+    RuncOptions { binary_name: kept.binary_name, root: kept.root, ..RuncOptions::default() }
+}
+
+/// And of its first process.
+pub fn kept_pid(bundle: &Path) -> Option<u32> {
+    std::fs::read_to_string(bundle.join(INIT_PID)).ok()?.trim().parse().ok()
 }
 
 pub fn shared_pids(setup: &Setup, task: &Task) -> PathBuf {

@@ -94,13 +94,36 @@ pub fn forget(setup: &Setup, task: &str) {
     let _ = std::fs::remove_file(crate::record::path(setup, task, "").with_extension("tmp"));
 }
 
-/// Removes all that a monitor kept.
-pub fn discard(setup: &Setup) {
+fn remove_sockets(setup: &Setup) {
     if let Some(path) = setup.address.strip_prefix("unix://") {
         let _ = std::fs::remove_file(path);
     }
     let _ = std::fs::remove_file(socket(setup));
+}
+
+/// Removes the monitor's files, but for the records that are wanted. The directory goes with the last of them.
+fn remove_files(setup: &Setup, wanted: impl Fn(&Path) -> bool) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(&setup.directory).into_iter().flatten().flatten() {
+        let record = entry.file_name().to_string_lossy().ends_with("exit.json");
+        if !(record && wanted(&entry.path())) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    std::fs::remove_dir(&setup.directory)
+}
+
+/// Removes all that a monitor kept.
+pub fn discard(setup: &Setup) {
+    remove_sockets(setup);
     let _ = std::fs::remove_dir_all(&setup.directory);
+    let _ = std::fs::remove_dir_all(&setup.disk);
+}
+
+/// Removes all that a dead monitor left, but for the records of what ended because it had.
+pub fn discard_lost(setup: &Setup) {
+    remove_sockets(setup);
+    let _ =
+        remove_files(setup, |path| crate::record::read(path).is_ok_and(|r| r.reason == crate::record::LOST));
     let _ = std::fs::remove_dir_all(&setup.disk);
 }
 
@@ -109,16 +132,9 @@ pub fn remove(setup: &Setup) {
     if !setup.standalone || setup.remove {
         return discard(setup);
     }
-    let _ = std::fs::remove_file(socket(setup));
-    for entry in std::fs::read_dir(&setup.directory).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if !name.ends_with("exit.json") {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
+    remove_sockets(setup);
     // Without a record nothing ever ran.
-    if std::fs::remove_dir(&setup.directory).is_ok() {
+    if remove_files(setup, |_| true).is_ok() {
         let _ = std::fs::remove_dir_all(&setup.disk);
     }
 }

@@ -17,6 +17,9 @@ pub fn path(setup: &Setup, task: &str, exec: &str) -> PathBuf {
     Path::new(&setup.directory).join(name)
 }
 
+/// The reason in the record of a container that ended because its monitor had.
+pub const LOST: &str = "monitor-lost";
+
 /// Temporary file, fsync, rename, fsync of the directory: a reader finds all of it or nothing.
 pub fn write(setup: &Setup, task: &Task, process: &Process) -> Result<()> {
     write_text(setup, task, process, &text(setup, task, process, ""))
@@ -24,7 +27,7 @@ pub fn write(setup: &Setup, task: &Task, process: &Process) -> Result<()> {
 
 /// The record of a container that ended because its monitor had.
 pub fn write_lost(setup: &Setup, task: &Task, process: &Process) -> Result<()> {
-    write_text(setup, task, process, &text(setup, task, process, ",\"reason\":\"monitor-lost\""))
+    write_text(setup, task, process, &text(setup, task, process, &format!(",\"reason\":\"{LOST}\"")))
 }
 
 /// The room for a record, so that it can be written when the file system is full.
@@ -62,6 +65,9 @@ pub struct Record {
     /// So many bytes of a ring are its content; 0 is the default.
     #[serde(default, rename = "ringBytes")]
     pub ring_bytes: u64,
+    /// Why it ended, where that was not the container's own doing.
+    #[serde(default)]
+    pub reason: String,
 }
 
 pub fn read(path: &Path) -> Result<Record> {

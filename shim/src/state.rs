@@ -137,7 +137,11 @@ message! {
         6 closing: Vec<Closing>, 7 next_op: u64, 8 ending: bool, 9 shim_pid: u32, 10 lost: bool,
     }
 
-    struct Conn { 1 slot: u32, 2 fd: u32, 3 head: u64, 4 tail: u64, 5 closing: bool }
+    struct Conn {
+        1 slot: u32, 2 fd: u32, 3 head: u64, 4 tail: u64, 5 closing: bool,
+        /// So many bytes yet to come belong to a frame that was too long.
+        6 skip: u64,
+    }
 
     struct Setup {
         1 namespace: String, 2 id: String, 3 bundle: String, 4 ttrpc_address: String, 5 address: String,

@@ -1,4 +1,5 @@
-//! ttrpc: a ten-byte header, then a protobuf Request or Response. Bounded: a frame larger than the protocol allows is refused.
+//! ttrpc: a ten-byte header, then a protobuf Request or Response. Bounded: a frame larger than the protocol allows is refused, and
+//! its bytes go unread.
 
 use crate::error::{Error, Kind, Result};
 use crate::pb::{message, Message};
@@ -17,16 +18,15 @@ pub struct Header {
 }
 
 impl Header {
-    pub fn parse(bytes: &[u8; HEADER]) -> Result<Header> {
+    pub fn parse(bytes: &[u8; HEADER]) -> Header {
         let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
-        let length = word(0) as usize;
-        if length > MAX_PAYLOAD {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!("ttrpc frame of {length} bytes is over the limit of {MAX_PAYLOAD}"),
-            ));
-        }
-        Ok(Header { length, stream: word(4), kind: bytes[8] })
+        Header { length: word(0) as usize, stream: word(4), kind: bytes[8] }
+    }
+
+    /// What is said of a frame that is too long, in the words of containerd's own server.
+    pub fn too_long(&self) -> Option<Error> {
+        let text = format!("message length {} exceed maximum message size of {MAX_PAYLOAD}", self.length);
+        (self.length > MAX_PAYLOAD).then(|| Error::new(Kind::TooLarge, text))
     }
 }
 
@@ -79,6 +79,7 @@ pub fn answer(payload: &[u8]) -> Result<Vec<u8>> {
                 3 => Kind::Invalid,
                 5 => Kind::NotFound,
                 6 => Kind::Exists,
+                8 => Kind::TooLarge,
                 9 => Kind::State,
                 12 => Kind::Unsupported,
                 13 => Kind::System,
@@ -96,9 +97,11 @@ mod tests {
     #[test]
     fn header_round_trip_and_limit() {
         let bytes = request(3, "s", "m", b"p".to_vec(), 0);
-        let header = Header::parse(bytes[..HEADER].try_into().unwrap()).unwrap();
+        let header = Header::parse(bytes[..HEADER].try_into().unwrap());
         assert_eq!(header, Header { length: bytes.len() - HEADER, stream: 3, kind: REQUEST });
-        assert!(Header::parse(&[1, 0, 0, 0, 0, 0, 0, 1, 1, 0]).is_err(), "16 MiB frame");
+        assert_eq!(header.too_long(), None);
+        let refused = Header::parse(&[1, 0, 0, 0, 0, 0, 0, 1, 1, 0]).too_long().expect("16 MiB frame");
+        assert_eq!(refused.kind().code(), 8);
     }
 
     #[test]

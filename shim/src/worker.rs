@@ -373,9 +373,7 @@ impl Worker<'_> {
         if alive && conn.wants_input(self.map) {
             alive = conn.receive(self.map);
         }
-        if !self.requests(slot) {
-            alive = false;
-        }
+        self.requests(slot);
         let Some(at) = self.root.conns.iter().position(|c| c.slot == slot) else { return };
         if !alive || self.root.conns[at].closing {
             let conn = self.root.conns.remove(at);
@@ -390,21 +388,22 @@ impl Worker<'_> {
         }
     }
 
-    /// Carries out every whole request that a connection has brought. False if it can't be understood.
-    fn requests(&mut self, slot: u32) -> bool {
+    /// Carries out every whole request that a connection has brought.
+    fn requests(&mut self, slot: u32) {
         loop {
-            let Some(conn) = self.root.conns.iter_mut().find(|c| c.slot == slot) else { return true };
+            let Some(conn) = self.root.conns.iter_mut().find(|c| c.slot == slot) else { return };
             let this = conn.head << 8 | u64::from(slot);
-            let (header, payload) = match conn.frame(self.map) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => return true,
-                Err(_) => return false,
-            };
+            let Some((header, payload)) = conn.frame(self.map) else { return };
             if header.kind != REQUEST {
+                self.commit();
                 continue;
             }
             let asker = Asker { conn: slot, stream: header.stream };
-            match self.understand(&payload, this) {
+            let request = match header.too_long() {
+                Some(refused) => Err(refused),
+                None => self.understand(&payload, this),
+            };
+            match request {
                 Ok((method, payload)) => self.event(Event::Request { asker, method, payload }),
                 Err(e) => {
                     self.answer(&asker, &Err(e));

@@ -166,11 +166,10 @@ fn watch_adopts_by_itself() {
 }
 
 /// `shim delete`, as containerd runs it.
-fn delete(r: &Running) -> (integration::Out, Fields) {
-    let args = ["-namespace", namespace(), "-address", "/nowhere", "-id", &r.task.id, "-bundle"];
-    let answer = r.monitor.bundle.dir.join("answer");
-    let out =
-        Run::new(shim()).args(args).args([&r.monitor.bundle.dir]).args(["delete"]).stdout_to(&answer).out();
+fn delete(task: &Task) -> (integration::Out, Fields) {
+    let args = ["-namespace", namespace(), "-address", "/nowhere", "-id", &task.id, "-bundle"];
+    let answer = task.bundle.dir.join("answer");
+    let out = Run::new(shim()).args(args).args([&task.bundle.dir]).args(["delete"]).stdout_to(&answer).out();
     (out, Fields::read(&fs::read(answer).unwrap_or_default()))
 }
 
@@ -182,7 +181,7 @@ fn a_loss_that_the_daemon_saw_ends_the_container() {
     }
     let r = running("seen", &[]);
     r.monitor.kill_all();
-    let (out, answer) = delete(&r);
+    let (out, answer) = delete(&r.task);
     out.ok();
     assert_eq!(answer.int(2), 137);
     eventually("its end", || !host::alive(r.pid));
@@ -197,7 +196,7 @@ fn a_container_may_ask_to_be_kept() {
     }
     let r = running("keep", &[("hydra-shim.on-monitor-loss", "keep")]);
     r.monitor.kill_all();
-    delete(&r).0.ok();
+    delete(&r.task).0.ok();
     assert!(host::alive(r.pid), "it lives on");
     assert_eq!(status(&r.task.id), "orphaned");
     let root = format!("/run/containerd/hydra/{}", namespace());
@@ -218,19 +217,149 @@ fn a_loss_while_the_daemon_was_away_ends_in_adoption() {
     let r = running("away", &[]);
     drop(r.client);
     r.monitor.kill_all();
-    // Another process in between is another parent.
-    let line = format!(
-        "{} -namespace {} -address /nowhere -id {} -bundle {} delete; exit $?",
-        shim().display(),
-        namespace(),
-        r.task.id,
-        r.monitor.bundle.dir.display()
-    );
-    Run::sh(&line).out().fails_with("runs on");
+    delete_by_another(&r.task).fails_with("runs on");
     assert!(host::alive(r.pid), "it lives on");
     let client = r.monitor.client();
     assert_eq!(client.ok("State", target(&r.task.id, "")).int(4), 2);
     end(&client, &r.task.id);
+}
+
+/// The same, by a process that was not connected to the monitor: another one in between is another parent.
+fn delete_by_another(task: &Task) -> integration::Out {
+    let line = format!(
+        "{} -namespace {} -address /nowhere -id {} -bundle {} delete; exit $?",
+        shim().display(),
+        namespace(),
+        task.id,
+        task.bundle.dir.display()
+    );
+    Run::sh(&line).out()
+}
+
+/// The keeper is stopped and the worker dead: nobody answers, and containerd takes the monitor for lost. It lives, so its container
+/// is left alone, whoever asks; and it goes on.
+#[test]
+fn a_monitor_that_does_not_answer_is_not_lost() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("silent", &[]);
+    for another in [true, false] {
+        let [keeper, worker] = r.monitor.heads().map(Pid::from_raw);
+        kill(keeper, Signal::SIGSTOP).expect("stop");
+        kill(worker, Signal::SIGKILL).expect("kill");
+        let out = if another { delete_by_another(&r.task) } else { delete(&r.task).0 };
+        out.fails_with("a monitor is there");
+        assert!(host::alive(r.pid), "it lives on");
+        eventually("both heads", || integration::monitor::whole(&r.monitor.dir));
+        assert_eq!(r.client.ok("State", target(&r.task.id, "")).int(4), 2);
+    }
+    end(&r.client, &r.task.id);
+    delete(&r.task).0.ok();
+}
+
+/// Two containers under one monitor.
+struct Pod {
+    monitor: Monitor,
+    tasks: [Task; 2],
+    pids: [i32; 2],
+    client: Client,
+    _alone: MutexGuard<'static, ()>,
+}
+
+fn pod(name: &str, scripts: [&str; 2]) -> Pod {
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let group = [("io.kubernetes.cri.sandbox-id", name), ("hydra-shim.group", "pod")];
+    let monitor = Monitor::named(name, &shim(), &group);
+    let other = format!("{name}-b");
+    let mut tasks = [name, &other].map(|id| monitor.task(id, &[]));
+    let client = monitor.client();
+    let mut pids = [0; 2];
+    for ((task, script), pid) in tasks.iter_mut().zip(scripts).zip(&mut pids) {
+        task.bundle.config["annotations"] = monitor.bundle.config["annotations"].clone();
+        task.bundle.config["process"]["args"] = serde_json::json!(["sh", "-c", script]);
+        *pid = client.ok("Create", task.create()).int(1) as i32;
+        client.ok("Start", target(&task.id, ""));
+    }
+    Pod { monitor, tasks, pids, client, _alone: alone }
+}
+
+/// containerd was away: the first of a pod that it asks about brings the monitor back, for all of them.
+#[test]
+fn a_pod_is_adopted_with_the_first_of_it() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let p = pod("lost-pod", ["sleep 100000"; 2]);
+    drop(p.client);
+    p.monitor.kill_all();
+    delete_by_another(&p.tasks[0]).fails_with("with a new monitor");
+    delete_by_another(&p.tasks[1]).fails_with("a monitor is there");
+    let client = p.monitor.client();
+    for (task, pid) in p.tasks.iter().zip(p.pids) {
+        assert!(host::alive(pid), "{} lives on", task.id);
+        assert_eq!(client.ok("State", target(&task.id, "")).int(4), 2);
+        end(&client, &task.id);
+    }
+}
+
+/// Under containerd's eyes: each of the pod is told of with its own status, whichever is asked about first.
+#[test]
+fn a_lost_pod_is_ended_one_by_one() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let p = pod("seen-pod", ["sleep 100000", "exit 8"]);
+    let mut third = p.monitor.task("seen-pod-c", &["sleep", "100000"]);
+    third.bundle.config["annotations"] = p.monitor.bundle.config["annotations"].clone();
+    let third_pid = p.client.ok("Create", third.create()).int(1) as i32;
+    p.client.ok("Start", target(&third.id, ""));
+    assert_eq!(p.client.ok("Wait", target(&p.tasks[1].id, "")).int(1), 8);
+    p.monitor.kill_all();
+    let files = || {
+        let mut all: Vec<String> = fs::read_dir(&p.monitor.dir)
+            .expect("the monitor's directory")
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect();
+        all.sort();
+        all
+    };
+    let ended = |task: &Task| {
+        let (out, answer) = delete(task);
+        out.ok();
+        answer.int(2)
+    };
+    assert_eq!(ended(&p.tasks[0]), 137);
+    eventually("its end", || !host::alive(p.pids[0]));
+    assert!(host::alive(third_pid), "nobody has asked for that one");
+    assert_eq!(ended(&p.tasks[1]), 8);
+    assert_eq!(ended(&third), 137);
+    eventually("its end", || !host::alive(third_pid));
+    assert_eq!(files(), ["exit.json", "seen-pod-c.exit.json"]);
+    for record in files() {
+        let text = fs::read_to_string(p.monitor.dir.join(record)).expect("a record");
+        assert!(text.contains("\"reason\":\"monitor-lost\""), "{text}");
+    }
+}
+
+/// With the monitor's state gone too, the bundle says which runtime made the container, and which process that is.
+#[test]
+fn a_bundle_tells_what_a_lost_state_does_not() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("wiped", &[]);
+    r.monitor.kill_all();
+    fs::remove_dir_all(&r.monitor.dir).expect("the state goes");
+    let deletes = integration::monitor::invocations("delete", &r.task.id);
+    let (out, answer) = delete(&r.task);
+    out.ok();
+    assert_eq!((answer.int(1) as i32, answer.int(2)), (r.pid, 137));
+    eventually("its end", || !host::alive(r.pid));
+    assert_eq!(record(&r.monitor)["reason"], "monitor-lost");
+    let by_its_runtime = integration::monitor::invocations("delete", &r.task.id) - deletes;
+    assert_eq!(by_its_runtime, 1, "the runtime that BinaryName named");
 }
 
 fn upgrade(r: &Running) -> integration::Out {

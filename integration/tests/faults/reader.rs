@@ -3,9 +3,14 @@
 use crate::storm::{limit_files, setting};
 use crate::{full, missing, with_ledger};
 use integration::monitor::{end, fifo, open_fifo, target, Monitor, Reader};
+use integration::wire::{read_frame, write_frame, Fields, Msg};
 use integration::{eventually, skip};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 
 /// So many bytes, then the end; nobody reads. Returns the exit status and the record.
 fn unread(name: &str, annotations: &[(&str, &str)], lines: u64) -> (u64, serde_json::Value, u64) {
@@ -169,8 +174,8 @@ fn thousands_of_orphans_are_buried() {
     let waiting = client.begin("Wait", target(&task.id, ""));
     // A head that dies meanwhile hands its orphans to the other one.
     std::thread::sleep(std::time::Duration::from_millis(200));
-    let worker = nix::unistd::Pid::from_raw(monitor.heads()[1]);
-    let _ = nix::sys::signal::kill(worker, nix::sys::signal::SIGKILL);
+    let worker = Pid::from_raw(monitor.heads()[1]);
+    let _ = kill(worker, Signal::SIGKILL);
     assert_eq!(client.answer(waiting).expect("Wait").int(1), 6);
     eventually("no zombies", || zombies(&monitor) == 0);
     client.ok("Delete", target(&task.id, ""));
@@ -266,6 +271,40 @@ fn without_descriptors_requests_are_refused() {
 }
 
 fn attach(client: &integration::wire::Client, id: &str, to: &std::path::Path) -> integration::wire::Answer {
-    let request = integration::wire::Msg::new().text(1, id).text(4, &to.display().to_string());
+    let request = Msg::new().text(1, id).text(4, &to.display().to_string());
     client.answer(client.begin_at("hydra.shim.v1.Monitor", "Attach", request))
+}
+
+/// A request that is longer than the protocol allows is refused as containerd's own server does it: the connection stands, its
+/// bytes are dropped as they come, and what follows it is answered. The worker is killed in the midst of them.
+#[test]
+fn a_request_that_is_too_long_is_refused_alone() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    const LENGTH: u32 = 40 << 20;
+    let monitor = Monitor::start("too-long");
+    let mut socket = UnixStream::connect(&monitor.address).expect("connection");
+    let mut header = LENGTH.to_be_bytes().to_vec();
+    header.extend([0, 0, 0, 1, 1, 0]);
+    socket.write_all(&header).expect("the header");
+    let (stream, _, answer) = read_frame(&mut socket).expect("an answer");
+    let status = Fields::read(&answer).message(1);
+    assert_eq!((stream, status.int(1)), (1, 8), "{}", status.text(2));
+    let chunk = vec![1; 1 << 20];
+    for n in 0..LENGTH >> 20 {
+        if n == 20 {
+            let worker = monitor.heads()[1];
+            kill(Pid::from_raw(worker), Signal::SIGKILL).expect("kill");
+        }
+        socket.write_all(&chunk).expect("the connection stands");
+    }
+    let question = Msg::new().text(1, "containerd.task.v2.Task").text(2, "State");
+    let question = question.bytes(3, &target("nobody", "").0);
+    write_frame(&mut socket, 3, 1, &question.0).expect("the next request");
+    let (stream, _, answer) = read_frame(&mut socket).expect("its answer");
+    assert_eq!((stream, Fields::read(&answer).message(1).int(1)), (3, 5));
+    let size = || fs::metadata(monitor.dir.join("state")).expect("the state").blocks() * 512;
+    eventually("what was dropped takes no memory", || size() < 1 << 20);
+    monitor.client().ok("Shutdown", target(&monitor.id, ""));
 }

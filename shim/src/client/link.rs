@@ -41,7 +41,10 @@ impl Link {
         let mut raw = [0; HEADER];
         let gone = |e: std::io::Error| Error::system(format!("the monitor left: {e}"));
         self.socket.read_exact(&mut raw).map_err(gone)?;
-        let header = Header::parse(&raw)?;
+        let header = Header::parse(&raw);
+        if let Some(refused) = header.too_long() {
+            return Err(refused);
+        }
         let mut payload = vec![0; header.length];
         self.socket.read_exact(&mut payload).map_err(gone)?;
         Ok((header, payload))

@@ -185,6 +185,16 @@ impl Map {
         Ok(map)
     }
 
+    /// Maps the state of a monitor to look at it: nothing may be committed there.
+    pub fn look(path: &std::path::Path) -> Result<Map> {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path);
+        let file = file.context(|| format!("opening {}", path.display()))?;
+        let mut map = Map::open(super::number(&file), false)?;
+        // The mapping outlives the descriptor.
+        map.fd = Fd(-1);
+        Ok(map)
+    }
+
     pub fn header(&self) -> &Header {
         // SAFETY: the mapping is page-aligned, at least HEADER bytes and lives as long as self; all fields that the other
         // process writes are atomics.

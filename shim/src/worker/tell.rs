@@ -91,15 +91,15 @@ impl Worker<'_> {
         loop {
             let Some(conn) = &mut self.root.publisher else { return };
             match conn.frame(self.map) {
-                Ok(Some((header, payload))) if header.stream == self.root.publisher_stream | 1 => {
-                    self.acknowledged(&payload)
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(_) => {
+                Some((header, _)) if header.too_long().is_some() => {
                     alive = false;
                     break;
                 }
+                Some((header, payload)) if header.stream == self.root.publisher_stream | 1 => {
+                    self.acknowledged(&payload)
+                }
+                Some(_) => {}
+                None => break,
             }
         }
         let Some(conn) = &mut self.root.publisher else { return };
