@@ -188,7 +188,8 @@ impl Prepared<'_> {
         self.steps.iter().flat_map(|(step, _)| step.journal()).collect()
     }
 
-    /// Does it all. On an error everything is as it was, and what could not be put back is named.
+    /// Does it all. On an error everything is as it was; on one of the kind `Half` it isn't, and what could not be put back
+    /// is named.
     pub fn commit(self) -> Result<Vec<Change>> {
         self.commit_with(&mut |_, _| Ok(()))
     }
@@ -224,10 +225,14 @@ impl Prepared<'_> {
                 Err(e) => left.push(e.to_string()),
             }
         }
-        if left.is_empty() {
+        if left.is_empty() && error.kind() == Kind::Half {
+            // The step that failed says of itself what it left.
+            error
+        } else if left.is_empty() {
             error.context("nothing was changed")
         } else {
-            error.context(format!("not everything could be put back ({})", left.join("; ")))
+            let text = format!("not everything could be put back ({})", left.join("; "));
+            error.with_kind(Kind::Half).context(text)
         }
     }
 }

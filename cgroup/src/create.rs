@@ -92,6 +92,44 @@ fn plan_fresh(
     write::plan(resources, &Facts { version: &version, read, fresh: true })
 }
 
+/// Refuses settings whose files a cgroup at `location` won't have, before it is made. A cgroup like it shows that: the
+/// one above it, or one beside that. Where there is none, nothing is refused.
+pub fn foresee(layout: &Layout, location: &Location, resources: &Resources, raw: &[Write]) -> Result<()> {
+    let models: Vec<(&Branch, Dir)> =
+        location.branches.iter().filter_map(|branch| Some((branch, model(branch)?))).collect();
+    let like = |controller: &str| {
+        let branch = location.branch(controller)?;
+        let (_, dir) = models.iter().find(|(b, _)| *b == branch)?;
+        let enabled = || dir.peek("cgroup.controllers").unwrap_or_default();
+        let has = branch.version == Version::V1
+            || controller.is_empty()
+            || enabled().split_whitespace().any(|c| c == controller);
+        has.then_some(dir)
+    };
+    let plan = plan_fresh(layout, resources, &|c, f| like(c)?.peek(f))?;
+    for write in plan.writes.iter().chain(raw).filter(|write| !write.optional) {
+        match like(&write.controller) {
+            Some(dir) if !dir.has(&write.file) => {
+                return Err(explain(Error::from(nix::Error::ENOENT), dir, write))
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A cgroup of the same hierarchy that isn't its root, which lacks most files.
+fn model(branch: &Branch) -> Option<Dir> {
+    let above =
+        branch.path.ancestors().take_while(|path| *path != branch.mount && path.starts_with(&branch.mount));
+    let above = above.skip(1).find_map(|path| Dir::open(path).ok());
+    above.or_else(|| {
+        let beside = fs::read_dir(&branch.mount).ok()?.flatten();
+        let mut beside = beside.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()));
+        beside.find_map(|entry| Dir::open(entry.path()).ok())
+    })
+}
+
 fn fill(
     layout: &Layout,
     location: &Location,

@@ -19,6 +19,8 @@ pub enum Kind {
     Systemd,
     /// Something did not happen within its time.
     Timeout,
+    /// A change failed, and so did putting back what it had done by then.
+    Half,
     /// Anything else: a system call or a file failed.
     System,
 }

@@ -29,7 +29,7 @@ pub mod write;
 
 pub use apply::{Change, Step, Transaction, Undo};
 pub use cgroup::{Cgroup, Entry, Sub};
-pub use create::Options;
+pub use create::{foresee, Options};
 pub use dir::Dir;
 pub use error::{Context, Error, Kind, Result};
 pub use events::{OomNews, OomWatch};

@@ -11,6 +11,8 @@ pub enum Kind {
     Unsupported,
     /// Somebody else's qdisc or program is in the way; it was left alone.
     Busy,
+    /// A change failed, and so did putting back what it had done by then.
+    Half,
     /// Anything else: a system call failed.
     System,
 }
@@ -48,6 +50,12 @@ impl Error {
     /// The errno of the system call at the bottom, if there is one.
     pub fn errno(&self) -> Option<i32> {
         self.errno
+    }
+
+    /// The same error with another kind.
+    pub(crate) fn with_kind(mut self, kind: Kind) -> Error {
+        self.kind = kind;
+        self
     }
 
     /// The same error, said to have happened while doing `what`.

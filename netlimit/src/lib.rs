@@ -183,7 +183,7 @@ impl Undo {
 
 /// Changes the limits of a live target; what `change` doesn't name stays. Attaches what isn't there yet.
 /// `netns` is the target's network namespace if it has one of its own. The new values are read back.
-/// On an error everything is as it was.
+/// On an error everything is as it was, unless it is of the kind `Half`.
 pub fn update(record: &mut Record, change: &Limits, netns: Option<BorrowedFd<'_>>) -> Result<Undo> {
     let found = state(record)?;
     let mut undo = Undo {
@@ -205,7 +205,10 @@ pub fn update(record: &mut Record, change: &Limits, netns: Option<BorrowedFd<'_>
         }
         Err(e) => match undo.restore(record, netns) {
             Ok(()) => Err(e),
-            Err(undo) => Err(e.context(format!("and putting the old limits back failed too ({undo})"))),
+            Err(undo) => {
+                let text = format!("and putting the old limits back failed too ({undo})");
+                Err(e.with_kind(Kind::Half).context(text))
+            }
         },
     }
 }

@@ -14,7 +14,7 @@ use crate::link::Request;
 use crate::plan::rootfs::RootfsPlan;
 use crate::plan::Plan;
 use crate::spawn::{self, Child};
-use crate::spec::{Hooks, Linux, Spec};
+use crate::spec::{Hooks, Spec};
 use crate::state::{self, Container, Status};
 use crate::sys::{memory, process};
 use crate::undo::{self, Undo};
@@ -131,37 +131,49 @@ struct Opened {
 
 fn decide(setting: &Setting, args: &cli::Create, bundle: &Bundle) -> Result<Decided> {
     let spec = &bundle.spec;
-    let default = Linux::default();
-    let linux = spec.linux.as_ref().unwrap_or(&default);
     let plan = Plan::create(spec, &args.id, args.no_new_keyring, setting.rootless)?;
     if let Some(rdt) = &plan.rdt {
         rdt.check(rdt::root().as_deref())?;
     }
-    if !setting.rootless {
-        crate::knobs::hierarchies::mount_asked(setting.global.config.as_deref())?;
-    }
-    let layout = Layout::detect().context("looking for the cgroup hierarchies")?;
+    let class = args.class.iter().map(|name| ("class".to_string(), name.clone()));
+    let flags: Vec<_> = args.knobs.iter().cloned().chain(class).collect();
     let rootfs = bundle.rootfs()?;
-    let location = setting.locate(&layout, &args.id, linux.cgroups_path.as_deref())?;
+    let Limited { layout, location, knobs } = limited(setting, &args.id, spec, &rootfs, &flags)?;
     let context = crate::plan::rootfs::Context {
         location: location.as_ref(),
         rootless: setting.rootless,
         no_pivot: args.no_pivot,
     };
     let root_plan = crate::plan::rootfs::plan(spec, &rootfs, &context)?;
-    let global = &setting.global;
-    let class = args.class.iter().map(|name| ("class".to_string(), name.clone()));
-    let flags: Vec<_> = args.knobs.iter().cloned().chain(class).collect();
-    let mut knobs = crate::knobs::create(
-        spec,
-        &rootfs,
-        global.default_class.as_deref(),
-        &flags,
-        global.config.as_deref(),
-        &layout,
-    )?;
-    knobs.check(location.as_ref())?;
     Ok(Decided { plan, root_plan, layout, location, knobs })
+}
+
+/// Where a container's cgroup is to be, and what limits it.
+pub struct Limited {
+    pub layout: Layout,
+    pub location: Option<Location>,
+    pub knobs: crate::knobs::Applied,
+}
+
+/// Decides alike for a new container and for one that comes back from a checkpoint. All that was said is understood
+/// before a hierarchy is mounted for it.
+pub fn limited(
+    setting: &Setting,
+    id: &str,
+    spec: &Spec,
+    rootfs: &Path,
+    flags: &[(String, String)],
+) -> Result<Limited> {
+    let config = setting.global.config.as_deref();
+    let said = crate::knobs::said(spec, setting.global.default_class.as_deref(), flags, config)?;
+    if !setting.rootless {
+        crate::knobs::hierarchies::mount_asked(config)?;
+    }
+    let layout = Layout::detect().context("looking for the cgroup hierarchies")?;
+    let path = spec.linux.as_ref().and_then(|l| l.cgroups_path.as_deref());
+    let location = setting.locate(&layout, id, path)?;
+    let knobs = said.decide(spec, rootfs, &layout, location.as_ref())?;
+    Ok(Limited { layout, location, knobs })
 }
 
 /// Writes down what is going to be done, before any of it is.
@@ -181,7 +193,6 @@ fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle, decided:
     state.monitored = crate::commands::monitor::asks();
     let later = |hooks: &Hooks| !hooks.poststart.is_empty() || !hooks.poststop.is_empty();
     state.has_later_hooks = bundle.spec.hooks.as_ref().is_some_and(later);
-    state.undo.extend(decided.knobs.saved.net.clone().map(Undo::Net));
     if let (Some(rdt), Some(root)) = (&decided.plan.rdt, rdt::root()) {
         // The monitoring group lies in the class, and goes first: the list is walked backwards.
         state.undo.extend(rdt.to_undo(&root).into_iter().rev().map(Undo::Resctrl));
@@ -293,11 +304,11 @@ fn make_cgroup(
 }
 
 /// Sets the knobs that a cgroup isn't made with, once it is there.
-fn limit(container: &mut Container, knobs: &mut crate::knobs::Applied, cgroup: &Cgroup) -> Result<()> {
-    knobs.apply(cgroup)?;
+pub fn limit(container: &mut Container, knobs: &mut crate::knobs::Applied, cgroup: &Cgroup) -> Result<()> {
+    let done = knobs.apply(cgroup);
     container.state.cgroup = Some(cgroup.location().clone());
     container.state.knobs = knobs.saved.clone();
-    Ok(())
+    done
 }
 
 /// What the parent does to a child that is in its namespaces.

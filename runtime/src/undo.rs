@@ -16,8 +16,6 @@ pub enum Undo {
     Cgroup(cgroup::Location),
     /// A mount on the host.
     Mount(std::path::PathBuf),
-    /// Network limits outside the cgroup: on the host's side of the container's interfaces.
-    Net(netlimit::Record),
     /// A group of resctrl.
     Resctrl(std::path::PathBuf),
 }
@@ -32,7 +30,6 @@ impl Undo {
                 Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
                 other => other.with_context(|| format!("unmounting {}", path.display())),
             },
-            Undo::Net(record) => netlimit::detach(record).context("removing the network limits"),
         }
     }
 }
@@ -54,8 +51,16 @@ fn remove_cgroup(location: &cgroup::Location) -> Result<()> {
 /// failures; the first is returned, and the directory stays so that another `delete` can try again.
 pub fn take_back(container: &Container) -> Result<()> {
     let mut first = Ok(());
-    for step in container.state.undo.iter().rev() {
-        if let Err(e) = step.take_back() {
+    // What lies on the host's side of the container's interfaces isn't on the list: `update` may have put it there, and
+    // where is written in the record of the limits. While the cgroup exists it tells what the record may not know yet.
+    let net = container
+        .state
+        .knobs
+        .net
+        .iter()
+        .map(|record| netlimit::detach(record).context("removing the network limits"));
+    for done in net.chain(container.state.undo.iter().rev().map(Undo::take_back)) {
+        if let Err(e) = done {
             log::warn!("{e}");
             first = first.and(Err(e));
         }

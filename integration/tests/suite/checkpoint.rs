@@ -81,6 +81,49 @@ fn a_container_comes_back_from_its_images() {
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
+/// What was said about it holds again: an annotation, a class, a file that has no knob.
+#[test]
+fn its_knobs_come_back_with_it() {
+    criu!();
+    if integration::peer() != integration::Peer::Hydra {
+        skip!("knobs are ours");
+    }
+    let script =
+        "exec </dev/null >/dev/null 2>&1; i=0; while :; do i=$((i+1)); echo $i >/tmp/n; sleep 0.1; done";
+    let c = Container::sh("knobbed", script).with(|config| {
+        config["annotations"]["hydra.pids.limit"] = "55".into();
+        config["annotations"]["hydra.net.egress-rate"] = "8mbit".into();
+    });
+    let c = c.up();
+    goes_on(&c, 2);
+    let images = images(&c);
+    checkpoint(&c, &images, &[]);
+    restore(&c, &images);
+    assert_eq!(c.cgroup_file("pids", "pids.max").as_deref(), Some("55"));
+    let rows = c.verb(&["inspect", "--json", &c.id]).ok().json()[0]["knobs"].clone();
+    let row = |knob: &str| rows.as_array().unwrap().iter().find(|r| r["knob"] == knob).cloned();
+    assert_eq!(row("net.egress-rate").unwrap()["effective"], "1000000", "{rows}");
+    assert_eq!(row("pids.limit").unwrap()["from"], "annotation", "{rows}");
+    c.delete_force().ok();
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+/// Knobs are decided as for a new container, before criu is asked.
+#[test]
+fn a_restore_refuses_what_create_would() {
+    if integration::peer() != integration::Peer::Hydra {
+        skip!("knobs are ours");
+    }
+    let c = Container::sleeping("badback").with(|config| {
+        config["annotations"]["hydra.pids.limt"] = "55".into();
+    });
+    c.bundle.write();
+    let verb =
+        c.runtime().args(["restore", "--detach", "--image-path"]).args([images(&c)]).args(["--bundle"]);
+    verb.args([&c.bundle.dir]).args([&c.id]).out().fails_with("annotation: unknown knob pids.limt");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
 #[test]
 fn a_container_may_run_on_after_its_checkpoint() {
     criu!();

@@ -300,6 +300,41 @@ fn bad_input_changes_nothing() {
     }
 }
 
+/// A setting that this kernel lacks is refused before anything is made for it.
+#[test]
+fn what_a_kernel_lacks_is_seen_before_the_cgroup_is_made() {
+    ours!();
+    if !Path::new("/usr/bin/strace").exists() {
+        skip!("needs strace");
+    }
+    for (key, value, text) in [
+        ("hydra.cgroup.memory.nothing", "1", "the kernel has no such setting"),
+        ("hydra.cgroup.pids.nothing", "1", "the kernel has no such setting"),
+    ] {
+        let c = annotated(Container::sleeping("lacks"), &[(key, value)]);
+        c.bundle.write();
+        let log = c.bundle.dir.join("log");
+        let run = Run::new("strace").args(["-f", "-qq", "-e", "trace=mkdir,mkdirat,fork,clone,clone3", "-o"]);
+        let run = run.args([&log]).args([host::runtime()]).args(["--root"]).args([&c.root]);
+        let run = if host::systemd_driver() { run.args(["--systemd-cgroup"]) } else { run };
+        run.args(["create", "--bundle"]).args([&c.bundle.dir]).args([&c.id]).out().fails_with(text);
+        let made = fs::read_to_string(&log).unwrap();
+        assert!(!made.contains("cgroup") && !made.contains("clone"), "{key}: {made}");
+    }
+}
+
+/// Without a cgroup nothing can be limited, and that is said.
+#[test]
+fn knobs_want_a_cgroup() {
+    ours!();
+    let c = annotated(Container::sleeping("nowhere"), &[("hydra.pids.limit", "44")]);
+    c.bundle.write();
+    let run = Run::new(host::runtime()).args(["--root"]).args([&c.root]);
+    let run = run.args(["--cgroup-manager", "disabled", "create", "--bundle"]).args([&c.bundle.dir]);
+    run.args([&c.id]).out().fails_with("pids.limit: the container is to have no cgroup");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
 /// `--dry-run` says what `update` then does.
 #[test]
 fn a_dry_run_prints_the_plan() {

@@ -406,6 +406,51 @@ fn limits_go_with_the_container() {
     }
 }
 
+/// Limits that `update` was the first to set, over a macvlan: their program lies on the host's device below it.
+#[test]
+fn limits_from_an_update_go_with_the_container() {
+    ours!();
+    let c = Container::sleeping("netlate").up();
+    let (pid, cgroup) = (c.pid(), cgroup_of(&c));
+    let (lower, upper) = (format!("hl{pid}"), format!("hu{pid}"));
+    let wire = format!(
+        "ip link add {lower} type veth peer name hq{pid} && ip link set {lower} up && ip link set hq{pid} up && \
+         ip link add {upper} link {lower} type macvlan && ip link set {upper} netns {pid}"
+    );
+    let made = Run::sh(&wire).out();
+    janitor::at_end(&format!("ip link del {lower} 2>/dev/null"));
+    if made.code != 0 {
+        skip!("no macvlan can be made");
+    }
+    c.verb(&["update", "--net-egress-rate", "8mbit", &c.id]).ok();
+    assert!(sys::limited_cgroups().contains(&cgroup), "there is a map while it lives");
+    let links = fs::read_to_string(c.root.join(&c.id).join("state.json")).expect("the state");
+    assert!(links.contains("\"kind\":\"lower\""), "the device below carries a program: {links}");
+    c.delete_force().ok();
+    nothing_left(cgroup);
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+/// A namespace that was joined is not the container's own: what comes in for the others there isn't held.
+#[test]
+fn an_update_holds_nobody_else_in_a_joined_namespace() {
+    ours!();
+    let pod = Container::sleeping("netpod").up();
+    let pid = pod.pid();
+    let host_end = format!("hj{pid}");
+    let wire =
+        format!("ip link add {host_end} type veth peer name eth0 netns {pid} && ip link set {host_end} up");
+    if Run::sh(&wire).out().code != 0 {
+        skip!("no veth can be made");
+    }
+    let c = Container::sleeping("netjoin").namespace("network", Some(&format!("/proc/{pid}/ns/net"))).up();
+    c.verb(&["update", "--net-ingress-rate", "8mbit", "--net-ingress-mode", "queue", &c.id])
+        .fails_with("net.ingress-mode=queue: others use the network namespace too");
+    c.verb(&["update", "--net-ingress-rate", "8mbit", "--net-egress-rate", "8mbit", &c.id]).ok();
+    let state = fs::read_to_string(c.root.join(&c.id).join("state.json")).expect("the state");
+    assert!(state.contains("\"network\":\"shared\""), "{state}");
+}
+
 #[test]
 fn a_failed_create_leaves_no_limits() {
     ours!();

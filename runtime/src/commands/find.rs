@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::Setting;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::roots;
 use crate::state::{check_id, Container, Store};
 
@@ -80,13 +80,4 @@ pub fn several(setting: &Setting, ids: &[String], classes: &[String]) -> Result<
         }
     }
     Ok(found)
-}
-
-/// config.json as `create` read it, for its own resources.
-pub fn own_resources(container: &Container) -> Result<cgroup::Resources> {
-    let text = container.config()?;
-    let spec: crate::spec::Spec = serde_json::from_slice(&text)
-        .map_err(|e| Error::new(Kind::System, e.to_string()))
-        .context("reading config.json")?;
-    Ok(spec.linux.and_then(|l| l.resources).unwrap_or_default())
 }

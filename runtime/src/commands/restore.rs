@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cgroup::{Cgroup, Layout};
+use cgroup::Cgroup;
 use nix::mount::{mount, MsFlags};
 
 use super::checkpoint::{namespace_path, Images, DESCRIPTORS, EXTERNAL_NAMESPACES};
 use super::{start, Setting};
 use crate::cli::Restore;
-use crate::create::{self, Bundle};
+use crate::create::{self, Bundle, Limited};
 use crate::criu::rpc::{self, Options, Switch, Text};
 use crate::criu::{mounts, points, Criu, Notification};
 use crate::error::{Context, Error, Kind, Result};
@@ -32,10 +32,14 @@ pub fn run(setting: &Setting, args: &Restore) -> Result<u8> {
         true => None,
         false => Some(Foreground::begin(!args.no_subreaper)?),
     };
+    // As for a new container: what `update` changed before the checkpoint went with the state of the old one.
+    let mut limited = create::limited(setting, &args.id, &bundle.spec, &bundle.rootfs()?, &[])?;
     let mut container = setting.store.create(&args.id)?;
     let mut restored = Restored { pid: 0, master: None, console };
-    let made = begin(setting, &mut container, &bundle)
-        .and_then(|layout| make(setting, args, &mut container, &bundle.spec, &images, layout, &mut restored))
+    let made = begin(setting, &mut container, &bundle, &limited)
+        .and_then(|()| {
+            make(setting, args, &mut container, &bundle.spec, &images, &mut limited, &mut restored)
+        })
         .and_then(|()| match &pid_file {
             Some(path) => create::write_pid_file(path, restored.pid),
             None => Ok(()),
@@ -61,11 +65,7 @@ struct Restored {
 }
 
 /// Writes down what is going to be made.
-fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle) -> Result<Layout> {
-    let layout = Layout::detect().context("looking for the cgroup hierarchies")?;
-    let linux = bundle.spec.linux.as_ref();
-    let path = linux.and_then(|l| l.cgroups_path.as_deref());
-    let location = setting.locate(&layout, &container.state.id, path)?;
+fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle, limited: &Limited) -> Result<()> {
     let state = &mut container.state;
     state.oci_version = bundle.spec.oci_version.clone();
     state.bundle = bundle.path.clone();
@@ -73,11 +73,11 @@ fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle) -> Resul
     state.owner = setting.owner();
     state.annotations = bundle.spec.annotations.clone();
     state.rootless = setting.rootless;
-    state.cgroup = location.clone();
-    state.undo.extend(location.map(Undo::Cgroup));
+    state.cgroup = limited.location.clone();
+    state.undo.extend(limited.location.clone().map(Undo::Cgroup));
+    state.knobs = limited.knobs.saved.clone();
     container.save_config(&bundle.config)?;
-    container.save()?;
-    Ok(layout)
+    container.save()
 }
 
 fn make(
@@ -86,7 +86,7 @@ fn make(
     container: &mut Container,
     spec: &Spec,
     images: &Images,
-    layout: Layout,
+    limited: &mut Limited,
     restored: &mut Restored,
 ) -> Result<()> {
     let root = Root::bind(container)?;
@@ -103,7 +103,7 @@ fn make(
     let namespaces = inherit(&mut options, spec, &images.path)?;
     let borrowed: Vec<BorrowedFd<'_>> = namespaces.iter().map(AsFd::as_fd).collect();
     let mut criu = Criu::start_with(setting.global.criu.as_deref(), &borrowed)?;
-    let answer = enter_cgroup(container, spec, &layout, criu.pid(), &mut options).and_then(|()| {
+    let answer = enter_cgroup(container, spec, limited, criu.pid(), &mut options).and_then(|()| {
         criu.ask(&rpc::request(rpc::Kind::Restore, Some(&options)), |n| {
             notified(n, container, spec, restored)
         })
@@ -120,7 +120,8 @@ fn make(
         }
     }
     root.release(container)?;
-    start::network(container, restored.pid)
+    start::network(container, restored.pid)?;
+    crate::knobs::helper::ensure(container.path(), &container.state.knobs)
 }
 
 fn options(
@@ -182,20 +183,21 @@ fn inherit(options: &mut Options, spec: &Spec, images: &Path) -> Result<Vec<Owne
 
 /// criu itself goes into the container's cgroup, so all that it makes is there from the beginning.
 fn enter_cgroup(
-    container: &Container,
+    container: &mut Container,
     spec: &Spec,
-    layout: &Layout,
+    limited: &mut Limited,
     criu: i32,
     options: &mut Options,
 ) -> Result<()> {
-    let Some(location) = &container.state.cgroup else { return Ok(()) };
-    let mut resources = spec.linux.as_ref().and_then(|l| l.resources.clone()).unwrap_or_default();
+    let Some(location) = container.state.cgroup.clone() else { return Ok(()) };
+    let mut resources = limited.knobs.resources(spec, &location).into_owned();
     resources.devices.extend(cgroup::devices::default_rules());
     let owner = crate::plan::cgroup_owner(spec);
     let more = cgroup::Options { rootless: container.state.rootless, owner, ..Default::default() };
-    let mut cgroup = Cgroup::create(layout, location.clone(), &resources, more)
+    let mut cgroup = Cgroup::create(&limited.layout, location, &resources, more)
         .context("creating the container's cgroup")?;
     cgroup.attach(criu).context("putting criu into the container's cgroup")?;
+    create::limit(container, &mut limited.knobs, &cgroup)?;
     let file = format!("/proc/{criu}/cgroup");
     let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
     for member in cgroup::layout::parse_proc_cgroup(&text) {

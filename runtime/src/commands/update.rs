@@ -1,10 +1,10 @@
 //! `update`: changes the limits of containers, each of them whole or not at all.
 
-use super::{find, Setting, LOCK_DEADLINE};
+use super::{find, start, Setting, LOCK_DEADLINE};
 use crate::cli;
 use crate::error::{Context, Error, Kind, Result};
 use crate::knobs::update::{self, Report, Request, Subject};
-use crate::knobs::{helper, Saved};
+use crate::knobs::{applied, helper, Saved};
 use crate::state::{Container, Status};
 
 pub fn run(setting: &Setting, args: &cli::Update) -> Result<u8> {
@@ -53,13 +53,21 @@ fn one(container: &mut Container, request: &Request, dry_run: bool) -> Result<Re
     if !is_live(container.status()) {
         return Err(Error::new(Kind::State, "container not running"));
     }
-    let own = find::own_resources(container)?;
+    let spec = start::config(container)?;
+    let own = applied::base(&spec);
     let saved = container.state.knobs.clone();
     let (Some(location), Some(init)) = (container.state.cgroup.clone(), container.state.init) else {
         return Err(Error::new(Kind::State, "the container has no cgroup whose limits could be changed"));
     };
     let path = container.path().to_path_buf();
-    let subject = Subject { dir: &path, location: &location, pid: init.pid, own: &own, saved: &saved };
+    let subject = Subject {
+        dir: &path,
+        location: &location,
+        pid: init.pid,
+        own: &own,
+        network: applied::network(&spec),
+        saved: &saved,
+    };
     let report = update::update(request, &subject, dry_run, &mut |saved: &Saved| {
         container.state.knobs = saved.clone();
         container.save()

@@ -11,7 +11,7 @@ use netlimit::{Network, Record, Target};
 use serde::{Deserialize, Serialize};
 
 use super::devices::Resolver;
-use super::layers::{self, Layers};
+use super::layers::{self, Effective, Layers};
 use super::limits::{self, Limits, Placed, Totals, World};
 use crate::error::{Context, Result};
 use crate::spec::Spec;
@@ -70,32 +70,65 @@ pub struct Applied {
     network: Network,
 }
 
-/// Decides the knobs of a container that is to be made. No side effect.
-pub fn create(
+/// What was said about a container that is to be made, read and checked.
+pub struct Said {
+    layers: Layers,
+    effective: Effective,
+}
+
+/// Reads what was said, and refuses what can't be understood. Of the host only the class file is looked at.
+pub fn said(
     spec: &Spec,
-    rootfs: &Path,
     default_class: Option<&str>,
     flags: &[(String, String)],
     config: Option<&Path>,
-    layout: &Layout,
-) -> Result<Applied> {
+) -> Result<Said> {
     let flags =
         flags.iter().map(|(flag, value)| super::from_flag(flag, value)).collect::<Result<Vec<_>>>()?;
     let layers = layers::at_create(&spec.annotations, default_class, &flags, config)?;
-    let network = network(spec);
-    if layers.is_empty() {
-        return Ok(Applied { saved: Saved::default(), limits: None, network });
+    let effective = layers.effective()?;
+    Ok(Said { layers, effective })
+}
+
+impl Said {
+    /// Decides what it comes to in a cgroup that is to be made at `location`, and refuses what this host can't hold.
+    /// No side effect.
+    pub fn decide(
+        self,
+        spec: &Spec,
+        rootfs: &Path,
+        layout: &Layout,
+        location: Option<&Location>,
+    ) -> Result<Applied> {
+        let network = network(spec);
+        if self.layers.is_empty() {
+            return Ok(Applied { saved: Saved::default(), limits: None, network });
+        }
+        if let (None, Some(knob)) = (location, self.effective.0.keys().next()) {
+            crate::invalid!(
+                "{knob}: the container is to have no cgroup (--cgroup-manager disabled), and without one nothing can be \
+                 limited: take the knob out, or choose another manager"
+            );
+        }
+        let resolver = Resolver::planned(spec, rootfs);
+        let world = World { version: &|c| layout.version_of(c), devices: &|s| resolver.devices(s) };
+        let limits = limits::limits(&base(spec), &self.effective, &world)?;
+        let mut saved = Saved { layers: self.layers, ..Saved::default() };
+        saved.note(&limits);
+        if let Some(location) = location {
+            cgroup::foresee(layout, location, &limits.resources, &limits.raw_writes()?)?;
+            if !limits.net.is_empty() {
+                let target = target(location, network);
+                netlimit::check(&limits.net, &target)?;
+                // From it whatever `apply` does can be taken back.
+                saved.net = Some(Record::planned(&target));
+            }
+        }
+        for note in &limits.notes {
+            log::warn!("{note}");
+        }
+        Ok(Applied { saved, limits: Some(limits), network })
     }
-    let resolver = Resolver::planned(spec, rootfs);
-    let world = World { version: &|c| layout.version_of(c), devices: &|s| resolver.devices(s) };
-    let limits = limits::limits(&base(spec), &layers.effective()?, &world)?;
-    limits.raw_writes()?;
-    for note in &limits.notes {
-        log::warn!("{note}");
-    }
-    let mut saved = Saved { layers, ..Saved::default() };
-    saved.note(&limits);
-    Ok(Applied { saved, limits: Some(limits), network })
 }
 
 /// config.json's own resources.
@@ -106,7 +139,8 @@ pub fn base(spec: &Spec) -> Cow<'_, Resources> {
     }
 }
 
-fn network(spec: &Spec) -> Network {
+/// Whose network a container made from `spec` uses.
+pub fn network(spec: &Spec) -> Network {
     use std::os::unix::fs::MetadataExt;
     let namespaces = spec.linux.as_ref().map_or(&[][..], |l| &l.namespaces);
     let id = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
@@ -148,19 +182,6 @@ impl Applied {
             Some(limits) => Cow::Borrowed(&limits.resources),
             None => base(spec),
         }
-    }
-
-    /// Refuses, before any side effect, network limits that this host can't hold. The record is to be saved: from it
-    /// whatever `apply` does can be taken back.
-    pub fn check(&mut self, location: Option<&Location>) -> Result<()> {
-        let Some(limits) = self.limits.as_ref().filter(|l| !l.net.is_empty()) else { return Ok(()) };
-        let Some(location) = location else {
-            crate::invalid!("net: without a cgroup the network can't be limited");
-        };
-        let target = target(location, self.network);
-        netlimit::check(&limits.net, &target)?;
-        self.saved.net = Some(Record::planned(&target));
-        Ok(())
     }
 
     /// Sets what the making of the cgroup doesn't: raw files and network limits. To be called once the cgroup exists

@@ -14,7 +14,7 @@ pub mod table;
 pub mod update;
 pub mod value;
 
-pub use applied::{attach_links, create, Applied, Saved};
+pub use applied::{attach_links, said, Applied, Saved};
 
 use crate::error::Result;
 use crate::invalid;

@@ -20,7 +20,7 @@ use super::devices::Resolver;
 use super::limits::{self, throttles, upsert, Limits, World};
 use super::stats;
 use crate::cli;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
 pub use journal::recover;
 use journal::Journal;
@@ -121,6 +121,8 @@ pub struct Subject<'a> {
     pub pid: i32,
     /// What config.json asks for.
     pub own: &'a Resources,
+    /// Whose network it uses.
+    pub network: netlimit::Network,
     pub saved: &'a Saved,
 }
 
@@ -254,8 +256,20 @@ pub fn update(
     let journal = journal.write(subject.dir)?;
     let changes = match prepared.commit() {
         Ok(changes) => changes,
+        // What is half done is tried once more now, and if that fails too, by the next command.
+        Err(e) if e.kind() == cgroup::Kind::Half => {
+            return Err(match journal.take_back() {
+                Ok(()) => Error::from(e).context("at the second attempt all was put back"),
+                Err(left) => Error::from(e).context(format!(
+                    "the limits are half changed ({left}); `update` without flags tries to put the old ones back"
+                )),
+            });
+        }
         Err(e) => {
-            journal.done()?;
+            // Left behind it would do no harm: what it would put back is in force.
+            if let Err(left) = journal.done() {
+                log::warn!("{left}");
+            }
             return Err(e.into());
         }
     };
@@ -267,7 +281,10 @@ pub fn update(
             Err(left) => e.context(format!("not everything could be put back ({left})")),
         });
     }
-    journal.done()?;
+    // The state says that it belongs to an update that is complete.
+    if let Err(left) = journal.done() {
+        log::warn!("{left}");
+    }
     report.changes = changes.into_iter().filter(|c| c.old != c.asked || c.rounded()).collect();
     let rounded = report.changes.iter().filter(|c| c.rounded()).map(|c| {
         format!(

@@ -204,6 +204,35 @@ fn every_write_fails_in_turn() {
     assert!(failed >= 10, "{failed} of {tried}: {calls:?}");
 }
 
+/// From one call on all of a kind fail, so that nothing can be put back: that is said, and the next command does it.
+#[test]
+fn what_cannot_be_put_back_is_put_back_later() {
+    ours!();
+    let (rig, calls) = match rig("half") {
+        Ok(made) => made,
+        Err(why) => skip!("{why}"),
+    };
+    let [old, new] = ends(&rig);
+    let log = rig.c.bundle.dir.join("log");
+    let mut halves = 0;
+    for (call, count) in calls.iter().filter(|(call, _)| ["write", "bpf", "sendto"].contains(&call.as_str()))
+    {
+        let step = if host::quick() { (count / 6).max(1) } else { 1 };
+        for n in (1..=*count).step_by(step) {
+            let out = rig.under_strace(&[&format!("inject={call}:error=EIO:when={n}+")], &log);
+            let half = rig.c.root.join(&rig.c.id).join("update.json").exists();
+            halves += usize::from(half);
+            let what = format!("{call} fails from number {n} of {count} on");
+            assert!(!half || out.code != 0, "{what}: {out}");
+            if whole(&rig, &old, &new, &what) {
+                rig.back();
+            }
+        }
+    }
+    println!("FIGURE update: {halves} halves were put back by the next command");
+    assert!(halves > 3, "{halves}: {calls:?}");
+}
+
 /// Killed at each call that changes something: the next command finds the old state or the new one, and the kernel
 /// agrees with it.
 #[test]

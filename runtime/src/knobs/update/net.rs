@@ -43,8 +43,7 @@ pub fn step<'a>(
     let netns = namespace(subject.pid)?;
     let fresh = record.borrow().is_none();
     if fresh {
-        let network = if netns.is_some() { netlimit::Network::Private } else { netlimit::Network::Host };
-        let target = applied::target(subject.location, network);
+        let target = applied::target(subject.location, subject.network);
         netlimit::check(&new.net, &target)?;
         *record.borrow_mut() = Some(Record::planned(&target));
     }
@@ -96,7 +95,8 @@ impl Before {
 }
 
 fn foreign(e: netlimit::Error) -> cgroup::Error {
-    cgroup::Error::new(cgroup::Kind::System, e.to_string())
+    let kind = if e.kind() == netlimit::Kind::Half { cgroup::Kind::Half } else { cgroup::Kind::System };
+    cgroup::Error::new(kind, e.to_string())
 }
 
 /// Network limits side by side, those that differ.

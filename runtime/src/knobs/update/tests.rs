@@ -63,6 +63,7 @@ impl Guinea {
             location: &self.location,
             pid: self.child.id() as i32,
             own: &self.own,
+            network: netlimit::Network::Host,
             saved: &saved,
         };
         let report = update(request, &subject, false, &mut |saved| match fail {
