@@ -129,6 +129,11 @@ impl Run {
         self
     }
 
+    /// The bare command, for who takes care of its streams and of its end.
+    pub fn command(self) -> Command {
+        self.command
+    }
+
     /// Runs it to its end. Output goes through files, not pipes: a container that lives on keeps its standard
     /// streams open, and that must not keep the caller waiting.
     #[track_caller]

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -217,12 +218,18 @@ impl Client {
 /// An event: its topic, and the message without the type.
 pub type Event = (String, Message);
 
-/// Takes events in containerd's stead.
-fn take_events(listener: UnixListener, events: Arc<Mutex<Vec<Event>>>) {
+/// Takes events in containerd's stead, but for those that it is to refuse: with these statuses, one after the other.
+fn take_events(listener: UnixListener, events: Arc<Mutex<Vec<Event>>>, refusals: Arc<Mutex<Vec<u64>>>) {
     for socket in listener.incoming().flatten() {
-        let (mut socket, events) = (socket, events.clone());
+        let (mut socket, events, refusals) = (socket, events.clone(), refusals.clone());
         std::thread::spawn(move || {
             while let Ok((stream, payload)) = receive(&mut socket) {
+                let refused = refusals.lock().expect("refusals").pop();
+                if let Some(code) = refused {
+                    let status = Message::new().number(1, code).text(2, "not now");
+                    send(&mut socket, stream, 2, &Message::new().message(1, &status).encode());
+                    continue;
+                }
                 let envelope = Message::decode(&payload).get_message(3).get_message(1);
                 let event = Message::decode(&envelope.get_message(4).get_bytes(2));
                 events.lock().expect("events").push((envelope.get_text(3), event));
@@ -239,6 +246,8 @@ pub struct Shim {
     pub socket: PathBuf,
     pub client: Client,
     pub events: Arc<Mutex<Vec<Event>>>,
+    /// Statuses with which the next events are refused, the last one first.
+    pub refusals: Arc<Mutex<Vec<u64>>>,
     binary: PathBuf,
     /// containerd's, if there were one.
     address: PathBuf,
@@ -266,9 +275,11 @@ impl Shim {
         let address = janitor::scratch().join("events").join(id);
         std::fs::create_dir_all(&address).expect("a folder");
         let listener = UnixListener::bind(address.join("c.sock.ttrpc")).expect("the events' socket");
-        let taken = events.clone();
-        std::thread::spawn(move || take_events(listener, taken));
-        Shim::launch(binary, id, stdin, &address.join("c.sock"), events, change)
+        let refusals = Arc::new(Mutex::new(Vec::new()));
+        let (taken, refused) = (events.clone(), refusals.clone());
+        std::thread::spawn(move || take_events(listener, taken, refused));
+        let (shim, begun) = Shim::launch(binary, id, stdin, &address.join("c.sock"), events, change);
+        (Shim { refusals, ..shim }, begun)
     }
 
     /// Another container that the shim of `first` is to serve too.
@@ -301,12 +312,20 @@ impl Shim {
         let mut log = File::options().read(true).write(true).open(log).expect("the log");
         // As containerd does: a shim whose log is full stands still.
         std::thread::spawn(move || while log.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
+        let mut start = Shim::command(binary, id, address, &bundle.dir, "start").command();
+        start.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let begun = Instant::now();
-        let out = Shim::command(binary, id, address, &bundle.dir, "start").stdin(stdin).out().ok();
-        let socket = PathBuf::from(out.stdout.trim().trim_start_matches("unix://"));
+        // As containerd does: by pipes, which the monitor must not keep.
+        let mut child = start.spawn().expect("a shim");
+        child.stdin.take().expect("a pipe").write_all(stdin).expect("options");
+        let out = child.wait_with_output().expect("its end");
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        let error = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{} start: {}: {said}{error}", binary.display(), out.status);
+        let socket = PathBuf::from(said.trim().trim_start_matches("unix://"));
         let client = Client::connect(&socket, TASK);
-        let (id, binary, address) = (id.into(), binary.into(), address.into());
-        (Shim { id, bundle, socket, client, events, binary, address }, begun)
+        let (id, binary, address, refusals) = (id.into(), binary.into(), address.into(), Arc::default());
+        (Shim { id, bundle, socket, client, events, refusals, binary, address }, begun)
     }
 
     /// A command line as containerd writes it.
@@ -328,6 +347,11 @@ impl Shim {
             .out()
             .ok();
         Message::decode(&std::fs::read(answer).expect("an answer"))
+    }
+
+    /// The address of the daemon that it was started for.
+    pub fn daemon(&self) -> &str {
+        self.address.to_str().expect("a path")
     }
 
     /// A second connection.

@@ -118,6 +118,16 @@ pub fn runc_options(any: Option<&Any>) -> crate::error::Result<RuncOptions> {
     }
 }
 
+/// Did the caller say nothing by its options? For a runtime of another name than its own containerd's CRI service sends an empty
+/// message whatever its configuration has (up to 1.7).
+pub fn says_nothing(any: Option<&Any>) -> bool {
+    let Some(any) = any.filter(|a| !a.type_url.is_empty()) else { return true };
+    let options = RuntimeOptions::decode(&any.value).unwrap_or_default();
+    any.type_url.ends_with("runtimeoptions.v1.Options")
+        && options.config_body.is_empty()
+        && options.config_path.is_empty()
+}
+
 /// `Key = value` lines, the names of runc's options; anything else is refused by name.
 fn from_toml(options: &RuntimeOptions) -> crate::error::Result<RuncOptions> {
     let invalid = |what: String| crate::error::Error::new(crate::error::Kind::Invalid, what);
@@ -168,6 +178,14 @@ mod tests {
         };
         assert_eq!(runc_options(Any::of("runtimeoptions.v1.Options", &toml).as_ref()).unwrap(), wanted);
         assert_eq!(runc_options(None).unwrap(), RuncOptions::default());
+        let (runc, empty) = (
+            Any::of("containerd.runc.v1.Options", &wanted),
+            Any::of("runtimeoptions.v1.Options", &RuntimeOptions::default()),
+        );
+        let toml_any = Any::of("runtimeoptions.v1.Options", &toml);
+        let nothing =
+            [None, empty.as_ref(), Some(&Any::default()), runc.as_ref(), toml_any.as_ref()].map(says_nothing);
+        assert_eq!(nothing, [true, true, true, false, false]);
         let odd = RuntimeOptions { config_body: b"Colour = \"red\"".to_vec(), ..Default::default() };
         assert!(runc_options(Any::of("runtimeoptions.v1.Options", &odd).as_ref())
             .unwrap_err()

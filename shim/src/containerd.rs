@@ -23,10 +23,10 @@ pub fn run(flags: &Flags) -> Result<()> {
     }
     match flags.action.as_str() {
         "start" => {
-            let address = start_monitor(flags)?;
-            // The one form of answer that every containerd from 1.4 on understands.
-            print!("{address}");
-            std::io::stdout().flush()?;
+            if let Some(address) = start_monitor(flags)? {
+                print!("{address}");
+                std::io::stdout().flush()?;
+            }
             Ok(())
         }
         "delete" => delete(flags),
@@ -57,10 +57,13 @@ pub(crate) fn bootstrap(flags: &Flags, bytes: &[u8]) -> Result<(RuncOptions, Boo
     Ok((runc_options(Some(&any))?, BootstrapParams::default()))
 }
 
-fn start_monitor(flags: &Flags) -> Result<String> {
+/// Starts the monitor, which answers, or finds the one that there is: its address.
+fn start_monitor(flags: &Flags) -> Result<Option<String>> {
     let (options, params) = bootstrap(flags, &stdin()?)?;
     let bundle = std::env::current_dir()?;
     let config = start::config(&bundle);
+    // Also where the pod's monitor is there already: what it can't serve is refused before it is asked to.
+    let mut setup = start::setup(&config)?;
     let group = start::group(&config, &flags.id);
     let grpc = if flags.address.is_empty() {
         std::env::var("GRPC_ADDRESS").unwrap_or_default()
@@ -81,8 +84,13 @@ fn start_monitor(flags: &Flags) -> Result<String> {
     std::fs::write(&temporary, &address)
         .and_then(|()| std::fs::rename(&temporary, bundle.join("address")))
         .context(|| "writing the address")?;
-    let Some(listener) = start::listen(&socket)? else { return Ok(address) };
-    let mut setup = start::setup(&config)?;
+    if std::env::var_os("SCHED_CORE").is_some_and(|v| !v.is_empty()) {
+        sys::schedule_cores_alone().context(|| {
+            "core scheduling for the monitor, which SCHED_CORE in the environment asks for (a kernel with CONFIG_SCHED_CORE has it, on \
+             processors with more than one thread a core)"
+        })?;
+    }
+    let Some(listener) = start::listen(&socket)? else { return Ok(Some(address)) };
     setup.namespace = flags.namespace.clone();
     setup.id = group.clone();
     setup.bundle = bundle.to_string_lossy().into_owned();
@@ -95,7 +103,7 @@ fn start_monitor(flags: &Flags) -> Result<String> {
     setup.directory = place::run_dir(&flags.namespace, &group).to_string_lossy().into_owned();
     setup.disk = place::disk_dir(&flags.namespace, &group).to_string_lossy().into_owned();
     start::launch(setup, Some(listener), None, true)?;
-    Ok(address)
+    Ok(None)
 }
 
 /// A little more likely to be killed than containerd itself, as the Go shim does it. The monitor inherits it.
@@ -247,7 +255,7 @@ fn delete(flags: &Flags) -> Result<()> {
                 Err(e) => Error::new(e.kind(), format!("container {id} runs on without a monitor, `shim adopt {id}` tries again to give it one: {e}")),
             });
         }
-        if setup.on_loss == "keep" {
+        if task.limits(setup).on_loss == "keep" {
             std::io::stdout().write_all(&answer.bytes())?;
             return Ok(());
         }
@@ -320,8 +328,8 @@ fn end_lost(last: &Last, lock: Option<&OwnedFd>) -> u32 {
         let heard = || connector.ok().and_then(|c| sys::exits::heard(c).pop());
         job::zombie_exit(task.init.pid).or_else(|| sys::pidfd_exit(fd)).or_else(heard)
     });
-    let (exit_status, unknown) = seen.map_or((137, true), |c| (c.code, false));
-    let lost = Process { exit_status, unknown, exited_at: sys::now_ns(), ..task.init.clone() };
+    let (exit_status, killed, unknown) = seen.map_or((137, true, true), |c| (c.code, c.killed, false));
+    let lost = Process { exit_status, killed, unknown, exited_at: sys::now_ns(), ..task.init.clone() };
     let _ = place::make(Path::new(&root.setup.directory))
         .and_then(|()| record::write_lost(&root.setup, task, &lost));
     exit_status

@@ -61,16 +61,38 @@ fn act(setup: &Setup, task: &Task, op: &Op) -> Result<()> {
             }
         }
         Job::Exec => {
-            std::fs::write(file(setup, op, "json"), &process.spec).context(|| "writing the exec's process")?
+            std::fs::write(file(setup, op, "json"), spec(process)).context(|| "writing the exec's process")?
         }
         _ => {}
     }
+    start_logger(setup, task, process)?;
     stdio(setup, process, op)?;
     std::env::set_current_dir(&task.bundle).context(|| "entering the bundle")?;
     let makes = matches!(op.job, Job::Create | Job::Restore);
     let systemd = task.options.systemd_cgroup || (makes && task.bare && config(task)?.names_a_scope());
     let args = arguments(setup, task, process, op, systemd);
     exec(&args)
+}
+
+/// Who takes the output of the process that is about to be made is there, and ready, before it is.
+pub fn start_logger(setup: &Setup, task: &Task, process: &Process) -> Result<()> {
+    let end = |s: &Option<crate::state::Stream>| s.as_ref().and_then(|s| fd(s.logger));
+    match end(&process.out) {
+        Some(out) => crate::logger::start(setup, &task.id, &process.stdout, out, end(&process.err)),
+        None => Ok(()),
+    }
+}
+
+/// The exec's process as the runtime is to have it: whether it gets a terminal the request says, and not its specification.
+fn spec(process: &Process) -> Vec<u8> {
+    match serde_json::from_slice(&process.spec) {
+        Ok(serde_json::Value::Object(mut spec)) => {
+            spec.insert("terminal".into(), process.terminal.into());
+            serde_json::to_vec(&spec).unwrap_or_else(|_| process.spec.clone())
+        }
+        // The runtime says what is wrong with it.
+        _ => process.spec.clone(),
+    }
 }
 
 /// Replaces this process by a program; `NOTIFY_SOCKET` is the daemon's, not the container's.
@@ -95,6 +117,11 @@ pub fn binary(setup: &Setup, task: &Task) -> String {
         true => beside.to_string_lossy().into_owned(),
         false => "runtime".into(),
     }
+}
+
+/// Is it our own runtime that the options name, or name none?
+pub fn ours(binary_name: &str) -> bool {
+    binary_name.is_empty() || Path::new(binary_name).file_name().is_some_and(|n| n == "runtime")
 }
 
 pub fn root(setup: &Setup, task: &Task) -> String {
@@ -174,7 +201,7 @@ pub fn arguments(setup: &Setup, task: &Task, process: &Process, op: &Op, systemd
         Job::Update => {
             add(&["update", "--resources=-"]);
             // Knobs live: annotations are known to our own runtime alone.
-            if Path::new(&binary(setup, task)).file_name().is_some_and(|n| n == "runtime") {
+            if ours(&task.options.binary_name) {
                 op.args.iter().for_each(|a| add(&["--annotation", a]));
             }
             add(&[id]);

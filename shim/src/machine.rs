@@ -39,6 +39,7 @@ pub enum Event {
     Exit {
         pid: u32,
         code: u32,
+        killed: bool,
         core: bool,
         unknown: bool,
     },
@@ -143,7 +144,9 @@ pub fn step(state: State, event: Event, now: u64) -> (State, Vec<Action>) {
         Event::Request { asker, method, payload } => step.request(asker, &method, payload),
         Event::Hangup { conn } => step.hangup(conn),
         Event::Done { op, result } => step.done(op, result),
-        Event::Exit { pid, code, core, unknown } => step.exit(Stray { pid, code, core, at: now }, unknown),
+        Event::Exit { pid, code, killed, core, unknown } => {
+            step.exit(Stray { pid, code, killed, core, at: now }, unknown)
+        }
         Event::Oom { task, kills } => step.oom(&task, kills),
         Event::Recorded { task, exec } => step.recorded(&task, &exec),
         Event::Drained { task, exec } => {
@@ -230,6 +233,7 @@ impl Step {
             let process = task.processes_mut().find(|p| p.pid == exit.pid && !p.exited());
             let Some(process) = process else { continue };
             process.exit_status = exit.code;
+            process.killed = exit.killed;
             process.core = exit.core;
             process.unknown = unknown;
             process.exited_at = exit.at.max(1);
@@ -256,9 +260,11 @@ impl Step {
     }
 
     fn oom(&mut self, task: &str, kills: u64) {
+        let now = self.now;
         let Some(t) = self.state.tasks.iter_mut().find(|t| t.id == task) else { return };
         if kills > t.oom_kills {
             t.oom_kills = kills;
+            t.oom_at = now;
             t.init.oom = true;
             self.publish("/tasks/oom", "containerd.events.TaskOOM", &TaskNamed { container_id: task.into() });
         }

@@ -76,7 +76,7 @@ pub fn read(path: &Path) -> Result<Record> {
 }
 
 fn text(setup: &Setup, task: &Task, p: &Process, more: &str) -> String {
-    let signal = if p.exit_status > 128 && p.exit_status < 193 { p.exit_status - 128 } else { 0 };
+    let signal = if p.killed { p.exit_status.saturating_sub(128) } else { 0 };
     let quote = |s: &str| serde_json::to_string(s).unwrap_or_default();
     let mut text = format!(
         "{{\"id\":{},\"namespace\":{},\"exec\":{},\"pid\":{},\"exitCode\":{},\"signal\":{signal},\"core\":{},\"oomKilled\":{}",

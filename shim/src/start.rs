@@ -162,6 +162,9 @@ pub fn launch(
     root.setup = setup;
     root.state.lost = root.setup.standalone;
     map.commit(&root.bytes())?;
+    if listener.is_some() && fresh {
+        answer(&root.setup.address)?;
+    }
     let (pid, pidfd) = (AtomicI32::new(0), AtomicI32::new(-1));
     let side = sys::fork_child(&pid, &pidfd).context(|| "starting the monitor")?;
     match (side, daemon) {
@@ -178,6 +181,17 @@ pub fn launch(
             sys::exit_now(1)
         }
     }
+}
+
+/// What containerd waits for, in the one form that every version from 1.4 on understands. It waits too until nobody has its pipe any
+/// more: before there is a second process that would have to let go of it.
+fn answer(address: &str) -> Result<()> {
+    use std::io::Write;
+    print!("{address}");
+    std::io::stdout().flush()?;
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let null = sys::number(&null);
+    Ok(sys::set_stdio(null, null, null)?)
 }
 
 /// Executes this program anew, as a head: a clean image, whose memory holds nothing of what the start needed.

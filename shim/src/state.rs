@@ -67,6 +67,8 @@ message! {
         15 ring_keep: u64,
         /// After the loss of every head: what to open again.
         16 reopen: String, 17 address: String,
+        /// The other end of a sink that is a logging binary's, until that has it.
+        18 logger: u32,
     }
     /// One attached client's copy of a stream.
     struct Tap { 1 sink: u32, 2 stage_in: u32, 3 stage_out: u32, 4 blocked: u64, 5 gone: bool }
@@ -101,6 +103,8 @@ message! {
         33 dropped: u64, 34 unlogged: u64,
         /// How it ended, if the process connector has said so: exit code plus one, and whether there was a core.
         35 heard: u32, 36 heard_core: bool,
+        /// A signal ended it: its code says which. And what the process connector has said of that.
+        37 killed: bool, 38 heard_killed: bool,
     }
 
     struct Task {
@@ -115,6 +119,10 @@ message! {
         15 deleting: bool,
         /// The caller gave no options at all: what they might have said, the configuration has to tell.
         17 bare: bool,
+        /// What its own annotations ask of the monitor, where that was started for another container of its pod.
+        18 own: Option<Setup>,
+        /// When the count of kills for want of memory was last seen to have grown, ns.
+        19 oom_at: u64,
     }
 
     struct Op {
@@ -128,7 +136,7 @@ message! {
     /// A request that has to wait until another job on the same container is done.
     struct Queued { 1 asker: Asker, 2 method: String, 3 payload: Vec<u8>, 4 task: String }
     /// A child that ended before anybody knew what it was.
-    struct Stray { 1 pid: u32, 2 code: u32, 3 core: bool, 4 at: u64 }
+    struct Stray { 1 pid: u32, 2 code: u32, 3 core: bool, 4 at: u64, 5 killed: bool }
     /// A Delete whose runtime part is done, waiting for the exit and the rest of the output.
     struct Closing { 1 task: String, 2 exec: String, 3 asker: Asker, 4 until: u64 }
 
@@ -203,6 +211,11 @@ impl State {
 }
 
 impl Task {
+    /// The setup whose limits hold for this container's output.
+    pub fn limits<'a>(&'a self, setup: &'a Setup) -> &'a Setup {
+        self.own.as_ref().unwrap_or(setup)
+    }
+
     pub fn process(&self, exec: &str) -> Option<&Process> {
         match exec {
             "" => Some(&self.init),
@@ -262,6 +275,7 @@ mod tests {
         assert_eq!((root.listeners.as_slice(), root.events), (&[4][..], 7));
         // What it knew nothing of.
         assert_eq!((task.bare, init.heard, root.adopted, root.exits), (false, 0, false, 0));
+        assert_eq!((&task.own, init.killed, task.oom_at), (&None, false, 0));
     }
 
     /// Fields of a later program are skipped; a word that stands for something unknown is refused by name.

@@ -5,7 +5,7 @@
 //! is first moved into a stage, shown to each listener's own pipe, and then drained from all of them:
 //!
 //! ```text
-//! container -> source -> stage -> sink (the client's FIFO), or the spool while that is full
+//! container -> source -> stage -> sink (the client's FIFO, a logger's pipe), or the spool while that is full
 //!                          |(tee)-> ring_in -> ring file
 //!                          |(tee)-> tap -> attached client
 //! ```
@@ -61,6 +61,7 @@ impl Stream {
             self.ring_in,
             self.ring_out,
             self.spool,
+            self.logger,
         ];
         all.extend(self.taps.iter().flat_map(|t| [t.sink, t.stage_in, t.stage_out]));
         all
@@ -76,6 +77,7 @@ impl Stream {
             &mut self.ring_in,
             &mut self.ring_out,
             &mut self.spool,
+            &mut self.logger,
         ] {
             close(number);
         }
@@ -258,7 +260,9 @@ impl Stream {
                     }
                     break;
                 }
+                // A logger that is gone: the container runs on.
                 _ => {
+                    self.blocked = 0;
                     mark.dropped.fetch_add(discard(stage_in) as u64, SeqCst);
                 }
             }
@@ -307,6 +311,12 @@ impl Stream {
             match sys::splice_from_file(spool, &mark.spool_read, sink, len) {
                 Ok(n) if n > 0 => self.blocked = now,
                 Err(Errno::EINTR) => {}
+                // Nobody will ever take it.
+                Err(Errno::EPIPE) => {
+                    let rest = self.spooled(mark);
+                    mark.dropped.fetch_add(rest as u64, SeqCst);
+                    mark.spool_read.fetch_add(rest, SeqCst);
+                }
                 _ => return,
             }
             if self.spooled(mark) == 0 {

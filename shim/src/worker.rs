@@ -9,7 +9,7 @@ use crate::api::{MONITOR, TASK_V2, TASK_V3};
 use crate::error::{Error, Kind};
 use crate::machine::{self, Action, Event};
 use crate::pb::Message;
-use crate::state::{Asker, Conn, Root, Stream, Tap};
+use crate::state::{Asker, Conn, Root, Stream, Tap, Task};
 use crate::stream::{fd, Flow};
 use crate::sys::map::{Map, CONNS};
 use crate::sys::{self, Fd};
@@ -29,6 +29,8 @@ const TICK_MS: i32 = 200;
 const FLOWING_NS: u64 = 1_000_000;
 /// ... and may gather for so long: a few large batches cost a fraction of many small ones. The pipe has room for it.
 const GATHER: std::time::Duration = std::time::Duration::from_micros(300);
+/// The kernel of cgroup v1 tells of an OOM before it kills: so long the count of kills is looked at for what is to come.
+const OOM_NS: u64 = 2_000_000_000;
 /// So long nothing is accepted when a connection could not be.
 const DEAF_NS: u64 = 100_000_000;
 
@@ -41,6 +43,8 @@ pub struct Worker<'a> {
     what: Vec<Source>,
     /// When the publisher may try to connect again, ns.
     retry: u64,
+    /// Why containerd did not take the last event: said once.
+    refused: Option<Error>,
     over: bool,
     /// The last turn had nothing to do.
     idle: bool,
@@ -49,6 +53,8 @@ pub struct Worker<'a> {
     /// No connection is accepted before, ns: there were no descriptors left.
     deaf_until: u64,
     next_tick: u64,
+    /// There was news of an OOM: until then, ns, the count of kills is looked at again.
+    oom_until: u64,
     /// When output was moved last, ns.
     pumped: u64,
 }
@@ -91,11 +97,13 @@ pub fn run(map: &Map) {
         fds: Vec::new(),
         what: Vec::new(),
         retry: 0,
+        refused: None,
         over: false,
         idle: false,
         last_mark: 0,
         deaf_until: 0,
         next_tick: 0,
+        oom_until: 0,
         pumped: 0,
     };
     worker.recover();
@@ -180,7 +188,7 @@ impl Worker<'_> {
             self.add(if number > 0 { number } else { -1 }, libc::POLLIN, Source::Job(i));
         }
         let mut soon = self.watch_processes();
-        soon |= deaf || !self.root.state.closing.is_empty();
+        soon |= deaf || !self.root.state.closing.is_empty() || self.oom_until > sys::now_ns();
         match (soon, self.events_wait()) {
             (_, true) => 100,
             (true, false) => TICK_MS,
@@ -440,7 +448,9 @@ impl Worker<'_> {
     fn pump(&mut self, t: usize, p: usize, source: Source, number: Fd) {
         let Root { state, setup, .. } = &mut self.root;
         let Some(task) = state.tasks.get_mut(t) else { return };
-        let Some(process) = task.processes_mut().nth(p) else { return };
+        let Task { own, init, execs, .. } = task;
+        let limits = own.as_ref().unwrap_or(setup);
+        let Some(process) = std::iter::once(init).chain(execs).nth(p) else { return };
         let slot = if matches!(source, Source::Out(..)) { &mut process.out } else { &mut process.err };
         let Some(stream) = slot else { return };
         if fd(stream.source) != Some(number) && fd(stream.sink) != Some(number) {
@@ -453,7 +463,7 @@ impl Worker<'_> {
         if sys::now_ns().saturating_sub(self.pumped) < FLOWING_NS && Stream::is_thin(number) {
             std::thread::sleep(GATHER);
         }
-        let flow = stream.pump(mark, setup, sys::now_ns());
+        let flow = stream.pump(mark, limits, sys::now_ns());
         self.pumped = sys::now_ns();
         let fresh = stream.mark != 0 && lost() != before;
         let (gone, kept) = std::mem::take(&mut stream.taps).into_iter().partition(|t: &Tap| t.gone);
@@ -468,7 +478,7 @@ impl Worker<'_> {
             let task = &self.root.state.tasks[t];
             let name = task.processes().nth(p).map_or("", |p| &p.id);
             let text = format!(
-                "{} {name}: output is being dropped: its reader is too slow, or the log's disk is full",
+                "{} {name}: output is being dropped: its reader is gone or too slow, or the log's disk is full",
                 task.id
             );
             self.log(&text);
@@ -503,6 +513,13 @@ impl Worker<'_> {
         self.pump_streams(|s| s.blocked != 0 || s.taps.iter().any(|t| t.blocked != 0));
         if !self.root.state.closing.is_empty() {
             self.event(Event::Tick);
+        }
+        if self.oom_until != 0 {
+            let ids: Vec<String> = self.root.state.tasks.iter().map(|t| t.id.clone()).collect();
+            ids.iter().for_each(|id| self.look_for_oom(id));
+            if self.oom_until <= sys::now_ns() {
+                self.oom_until = 0;
+            }
         }
         self.watch_again();
     }

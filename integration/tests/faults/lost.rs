@@ -96,6 +96,35 @@ fn a_container_that_lost_its_monitor_is_adopted() {
     client.ok("Delete", target(&r.task.id, ""));
 }
 
+/// The logging binary came to the end of its input with the monitor: the new one starts another.
+#[test]
+fn what_was_adopted_has_a_logger_again() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let monitor = Monitor::start("relogged");
+    let script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done";
+    let mut task = monitor.task(&monitor.id, &["sh", "-c", script]);
+    let (logger, out) = (task.bundle.dir.join("logger"), task.bundle.dir.join("out"));
+    fs::write(&logger, format!("#!/bin/sh\nexec 5>&-\necho begun >>{0}\ncat <&3 >>{0}\n", out.display()))
+        .expect("a logger");
+    fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)).expect("its mode");
+    task.stdout = Some(format!("binary://{}", logger.display()).into());
+    let client = monitor.client();
+    client.ok("Create", task.create());
+    client.ok("Start", target(&task.id, ""));
+    let lines =
+        || fs::read_to_string(&out).map_or(Vec::new(), |t| t.lines().map(String::from).collect::<Vec<_>>());
+    eventually("it is logged", || lines().len() > 2);
+    monitor.kill_all();
+    Run::new(shim()).args(["adopt", "--namespace", namespace(), &task.id]).ok();
+    eventually("another logger", || lines().iter().filter(|l| *l == "begun").count() == 2);
+    let before = lines().len();
+    eventually("it is logged on", || lines().len() > before + 2);
+    end(&monitor.client(), &task.id);
+}
+
 /// A status of the container's own, and that of an exec that lived on too; the new monitor's heads are killed in between.
 #[test]
 fn what_was_adopted_ends_with_its_own_status() {

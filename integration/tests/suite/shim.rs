@@ -74,7 +74,7 @@ fn like_containerds(
             continue;
         };
         if which == "theirs"
-            && ["oom", "stats", "update"].contains(&name)
+            && ["oom", "oom-child", "stats", "update"].contains(&name)
             && !host::every_hierarchy_is_mounted()
         {
             println!("not compared: containerd's shim can't cope with a hierarchy that is mounted elsewhere");
@@ -282,6 +282,51 @@ fn streams_are_a_file() {
     });
 }
 
+/// One file takes both streams, by a name as addresses write it, and who ships logs may read it.
+#[test]
+fn a_files_name_is_decoded_and_takes_both_streams() {
+    like_containerds("file-name", sh("echo out; echo err >&2"), |shim, seen| {
+        let dir = janitor::scratch().join("files").join(&shim.id);
+        let (out, err) =
+            (format!("file://{}/a%20l+g", dir.display()), format!("file://{}/other", dir.display()));
+        create(shim, ["", &out, &err]).unwrap();
+        shim.call("Start").unwrap();
+        seen.note(shim.wait("").unwrap().get(1));
+        let file = dir.join("a l+g");
+        eventually("all is written", || fs::read_to_string(&file).is_ok_and(|t| t.lines().count() == 2));
+        seen.lines(&fs::read_to_string(&file).unwrap());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
+        seen.note(format!("{mode:o} {}", dir.join("other").exists()));
+    });
+}
+
+/// As `nerdctl run -dt` has it.
+#[test]
+fn a_terminals_output_goes_to_a_logging_binary() {
+    let tty = |config: &mut serde_json::Value| {
+        config["process"]["terminal"] = true.into();
+        config["process"]["args"] = serde_json::json!(["sh", "-c", "tty; echo said; exit 6"]);
+    };
+    like_containerds("binary-tty", tty, |shim, seen| {
+        let dir = janitor::scratch().join("files").join(&shim.id);
+        fs::create_dir_all(&dir).unwrap();
+        let program = dir.join("logger");
+        let script =
+            format!("#!/bin/sh\nexec 5>&-\ncat <&3 >{0}/out &\ncat <&4 >{0}/err &\nwait\n", dir.display());
+        fs::write(&program, script).unwrap();
+        Run::new("chmod").args(["755", program.to_str().unwrap()]).ok();
+        let address = format!("binary://{}", program.display());
+        let options = shim.options(&runtime());
+        seen.answer("create", &shim.create(true, ["", &address, ""], options));
+        seen.answer("start", &shim.call("Start"));
+        seen.note(shim.wait("").unwrap().get(1));
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default();
+        eventually("the logger has read all", || read("out").contains("said"));
+        seen.note(read("out").replace('\r', ""));
+        seen.note(read("err"));
+    });
+}
+
 #[test]
 fn streams_are_a_logging_binary() {
     like_containerds("binary", sh("echo out; echo err >&2"), |shim, seen| {
@@ -350,6 +395,56 @@ fn an_execs_terminal() {
     });
 }
 
+/// Whatever the process's own specification has.
+#[test]
+fn whether_an_exec_has_a_terminal_the_request_says() {
+    like_containerds("exec-says", sh("sleep 1000"), |shim, seen| {
+        create(shim, NONE).unwrap();
+        shim.call("Start").unwrap();
+        for terminal in [true, false] {
+            let name = format!("says-{terminal}");
+            let mut fifos = Fifos::new(&format!("{}-{name}", shim.id), true);
+            let paths = fifos.paths();
+            let mut process = shim.bundle.config["process"].clone();
+            process["args"] =
+                serde_json::json!(["sh", "-c", "read w; test -t 1 && echo a terminal || echo none"]);
+            process["terminal"] = (!terminal).into();
+            let request = shim
+                .exec_target(&name)
+                .number(3, u64::from(terminal))
+                .text(4, &paths[0])
+                .text(5, &paths[1])
+                // containerd's shim wants both streams, or a terminal.
+                .text(6, if terminal { "" } else { &paths[2] })
+                .any(7, "types.containerd.io/opencontainers/runtime-spec/1/Process", process.to_string());
+            seen.answer("exec", &shim.client.call("Exec", &request));
+            seen.answer("start", &shim.start_exec(&name));
+            fifos.write("word\n");
+            seen.note(shim.wait(&name).unwrap().get(1));
+            eventually("it is said", || !fifos.read("stdout").is_empty());
+            seen.note(fifos.read("stdout").lines().last().unwrap_or_default());
+            seen.answer("delete", &shim.delete_exec(&name));
+        }
+    });
+}
+
+#[test]
+fn an_exec_is_paused_with_its_container() {
+    like_containerds("exec-paused", sh("sleep 1000"), |shim, seen| {
+        create(shim, NONE).unwrap();
+        shim.call("Start").unwrap();
+        shim.exec("one", false, NONE, &["sleep", "1000"]).unwrap();
+        shim.start_exec("one").unwrap();
+        let target = shim.exec_target("one");
+        for change in ["Pause", "Resume"] {
+            seen.answer(change, &shim.call(change));
+            seen.state(change, &shim.client.call("State", &target));
+        }
+        shim.kill("one", 9, false).unwrap();
+        seen.note(shim.wait("one").unwrap().get(1));
+    });
+}
+
 #[test]
 fn want_of_memory_is_told_before_the_exit() {
     let small = |config: &mut serde_json::Value| {
@@ -372,6 +467,25 @@ fn want_of_memory_is_told_before_the_exit() {
             "the want of memory was not told before the exit: {events:?}"
         );
         events.retain(|e| e.0 != "/tasks/oom");
+    });
+}
+
+/// Init lives on, so nothing but the news itself makes anybody look.
+#[test]
+fn want_of_memory_of_another_process_is_told_while_init_runs() {
+    let small = |config: &mut serde_json::Value| {
+        sh("tail /dev/zero; sleep 1000")(config);
+        config["linux"]["resources"]["memory"] = serde_json::json!({ "limit": 16 << 20, "swap": 16 << 20 });
+    };
+    like_containerds("oom-child", small, |shim, seen| {
+        create(shim, NONE).unwrap();
+        shim.call("Start").unwrap();
+        eventually("it is told", || shim.topics().iter().any(|t| t == "/tasks/oom"));
+        seen.state("after it", &shim.call("State"));
+        shim.kill("", 9, false).unwrap();
+        seen.note(shim.wait("").unwrap().get(1));
+        // However many there were.
+        shim.events.lock().unwrap().retain(|e| e.0 != "/tasks/oom");
     });
 }
 
@@ -456,6 +570,12 @@ fn an_updates_annotations_are_knobs() {
     let pair = Message::new().text(1, "hydra.no-such-knob").text(2, "1");
     let refused = shim.client.call("Update", &shim_request(&shim, "{}").message(3, &pair)).unwrap_err();
     assert!(refused.text.contains("no-such-knob"), "{refused:?}");
+    // Without any resources beside it.
+    let pair = Message::new().text(1, "hydra.pids.limit").text(2, "34");
+    let request = shim.target().message(3, &pair);
+    shim.client.call("Update", &request).unwrap();
+    let any = shim.call("Stats").unwrap().get_message(1);
+    assert_eq!(any.get_message(2).get_message(tag).get(2), 34);
     shim.end();
 }
 

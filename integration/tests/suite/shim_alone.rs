@@ -355,3 +355,24 @@ fn what_lost_its_monitor_is_adopted_and_its_end_known() {
     let record = alone.record();
     assert_eq!((&record["exitCode"], &record["status"]), (&6.into(), &"exact".into()), "{record}");
 }
+
+/// Somebody who reads slowly what attach prints: it comes through whole, and the container is not held up.
+#[test]
+fn attach_keeps_what_is_read_late() {
+    ours!();
+    let script = "while [ ! -e /tmp/go ]; do echo ready; sleep 0.05; done; head -c 3000000 /dev/zero | tr '\\0' x; exit 4";
+    let alone = Alone::new("late", script);
+    alone.run(&[]).ok();
+    let go = alone.container.bundle.rootfs().join("tmp/go");
+    let late = format!(
+        "{} attach --namespace {} --no-stdin {} | (read w; touch {}; sleep 3; tr -dc x | wc -c)",
+        host::shim().display(),
+        namespace(),
+        alone.container.id,
+        go.display()
+    );
+    let out = Run::sh(&late).ok();
+    assert_eq!(out.stdout.trim(), "3000000", "{out}");
+    assert_eq!(out.stderr, "", "{out}");
+    alone.gone();
+}

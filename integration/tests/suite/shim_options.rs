@@ -289,6 +289,141 @@ fn a_logging_binary_of_the_second_kind_says_that_it_is_ready() {
     eventually("the logger has read all", || fs::read_to_string(&out).is_ok_and(|t| t == "said\n"));
 }
 
+/// A container outlives its logger, by whose end it gets no signal; what it writes then is counted and kept for `logs`.
+#[test]
+fn a_loggers_death_is_not_the_containers() {
+    ours!();
+    let script = "read w; i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done; exit 6";
+    let mut shim = start("logger-dies", &[], sh(script));
+    let fifos = Fifos::new(&shim.id, true);
+    let program = wrapped("logger-dies", "exec 5>&-; exit 0;", Path::new(""));
+    let address = format!("binary://{}", program.display());
+    let options = shim.options(&runtime());
+    shim.create(false, [&fifos.paths()[0], &address, &address], options).unwrap();
+    shim.call("Start").unwrap();
+    let mut fifos = fifos;
+    fifos.write("go\n");
+    assert_eq!(shim.wait("").unwrap().get(1), 6);
+    let root = janitor::scratch().join("roots/shim").join(NAMESPACE);
+    let logs = || Run::new(host::runtime()).args(["--root", root.to_str().unwrap(), "logs", &shim.id]).ok();
+    eventually("the last of it", || logs().stdout.ends_with("line 29999\n"));
+    let folder = Path::new("/run/hydra-shim").join(NAMESPACE).join(&shim.id);
+    eventually("what it lost is counted", || {
+        let record: serde_json::Value = serde_json::from_slice(&written(&folder.join("exit.json"))).unwrap();
+        record["droppedBytes"].as_u64().is_some_and(|n| n > 100_000)
+    });
+    shim.end();
+}
+
+/// A logger that takes its time holds up nobody but the container that it is for.
+#[test]
+fn nobody_else_waits_for_a_logger() {
+    ours!();
+    let [begun, go, out] =
+        ["begun", "go", "out"].map(|n| janitor::scratch().join(format!("logger-late.{n}")));
+    let waits = format!(
+        "touch {}; until test -e {}; do sleep 0.02; done; exec 5>&-; cat <&3 >{}; :",
+        begun.display(),
+        go.display(),
+        out.display()
+    );
+    let program = wrapped("logger-late", &waits, Path::new(""));
+    let mut shim = start("logger-late", &[], sh("echo said"));
+    let address = format!("binary://{}", program.display());
+    let request = shim
+        .target()
+        .text(2, shim.bundle.dir.to_str().unwrap())
+        .text(6, &address)
+        .text(7, &address)
+        .any(10, "containerd.runc.v1.Options", shim.options(&runtime()).encode());
+    let mut second = shim.another();
+    let asked = second.ask("Create", &request);
+    eventually("the logger is started", || begun.exists());
+    assert_eq!(shim.call("State").unwrap().get(4), 1);
+    assert_eq!(shim.client.call("Pause", &Message::new().text(1, "nobody")).unwrap_err().code, 5);
+    fs::write(&go, "").unwrap();
+    second.answer(asked).unwrap();
+    shim.call("Start").unwrap();
+    shim.wait("").unwrap();
+    eventually("the logger has read all", || fs::read_to_string(&out).is_ok_and(|t| t == "said\n"));
+    shim.end();
+}
+
+/// The exit record of a process of this container.
+fn record(id: &str, process: &str) -> serde_json::Value {
+    let name = if process.is_empty() { "exit.json".into() } else { format!("exec-{process}.exit.json") };
+    let file = Path::new("/run/hydra-shim").join(NAMESPACE).join(id).join(name);
+    serde_json::from_slice(&written(&file)).expect("a whole record")
+}
+
+/// Which of them a signal ended, and which want of memory: not told by the status alone.
+#[test]
+fn a_record_tells_signals_from_statuses_and_want_of_memory_from_both() {
+    ours!();
+    let mut shim = start("told", &[], |config| {
+        sh("sleep 1000")(config);
+        config["linux"]["resources"]["memory"] = json!({ "limit": 16 << 20, "swap": 16 << 20 });
+    });
+    let options = shim.options(&runtime());
+    shim.create(false, NONE, options).unwrap();
+    shim.call("Start").unwrap();
+    for (name, script, signal, oom) in [
+        ("status", "exit 137", 0, false),
+        ("signal", "kill -KILL $$", 9, false),
+        ("memory", "exec tail /dev/zero", 9, true),
+    ] {
+        shim.exec(name, false, NONE, &["sh", "-c", script]).unwrap();
+        shim.start_exec(name).unwrap();
+        assert_eq!(shim.wait(name).unwrap().get(1), 137, "{name}");
+        let record = record(&shim.id, name);
+        assert_eq!((&record["signal"], &record["oomKilled"]), (&json!(signal), &json!(oom)), "{record}");
+        assert_eq!(record["oomCgroup"].is_string(), oom, "{record}");
+    }
+    shim.end();
+}
+
+/// An event is told again until it is taken, unless it never will be.
+#[test]
+fn events_that_are_refused_for_now_come_again() {
+    ours!();
+    let mut shim = start("refusals", &[], sh("exit 3"));
+    // Unavailable, deadline exceeded, canceled, unknown, internal, and a failed precondition.
+    shim.refusals.lock().unwrap().extend([14, 4, 1, 2, 13, 9]);
+    let options = shim.options(&runtime());
+    shim.create(false, NONE, options).unwrap();
+    eventually("the first is taken at last", || shim.topics() == ["/tasks/create"]);
+    shim.refusals.lock().unwrap().push(3);
+    shim.call("Start").unwrap();
+    shim.wait("").unwrap();
+    eventually("what is invalid is given up", || shim.topics() == ["/tasks/create", "/tasks/exit init 3"]);
+    shim.end();
+}
+
+/// `SCHED_CORE` in the environment: a kernel that can't do it is told of, and nothing is started without.
+#[test]
+fn core_scheduling_is_done_or_refused() {
+    ours!();
+    let id = id("core");
+    let bundle = Bundle::new(&id);
+    bundle.write();
+    let call = |action: &str| {
+        Run::new(host::shim())
+            .args(["-namespace", NAMESPACE, "-address", "/nowhere", "-id", &id, action])
+            .env("SCHED_CORE", "1")
+            .dir(&bundle.dir)
+            .out()
+    };
+    let started = call("start");
+    match started.code {
+        0 => assert_eq!(heads(&id).len(), 2),
+        _ => drop(started.fails_with("SCHED_CORE")),
+    }
+    for pid in heads(&id) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+    }
+    let _ = fs::remove_dir_all(Path::new("/run/hydra-shim").join(NAMESPACE).join(&id));
+}
+
 /// Any runtime with runc's command line can stand behind the shim.
 #[test]
 fn runc_and_crun_behind_the_shim() {
@@ -324,12 +459,15 @@ fn runc_and_crun_behind_the_shim() {
         shim.call("Pause").unwrap();
         shim.call("Resume").unwrap();
         let resources = r#"{"pids":{"limit":55}}"#;
-        let request = shim.target().any(2, "LinuxResources", resources).message(
-            3,
-            // Not for this runtime, which knows no knobs.
-            &Message::new().text(1, "hydra.pids.limit").text(2, "5"),
-        );
-        shim.client.call("Update", &request).unwrap();
+        let annotated = |name: &str| {
+            let annotation = Message::new().text(1, name).text(2, "5");
+            shim.target().any(2, "LinuxResources", resources).message(3, &annotation)
+        };
+        // This runtime knows no knobs; other annotations say nothing to anybody.
+        let (knob, other) = (annotated("hydra.pids.limit"), annotated("com.example.note"));
+        let refused = shim.client.call("Update", &knob).unwrap_err();
+        assert!(refused.text.contains("hydra.pids.limit") && refused.text.contains(program), "{refused:?}");
+        shim.client.call("Update", &other).unwrap();
         assert!(!shim.call("Stats").unwrap().get_message(1).get_bytes(2).is_empty());
         assert!(!shim.call("Pids").unwrap().all(1).is_empty());
         shim.kill("", 9, false).unwrap();
@@ -374,6 +512,32 @@ fn a_pod_shares_a_monitor() {
     assert_eq!(logs.stdout, "second\n");
     second.call("Delete").unwrap();
     second.call("Shutdown").unwrap();
+    // A member's own knobs: they hold for its output, and one that is mistyped is refused.
+    let third = format!("{pod}-c");
+    let of_pod = |key: &str, value: &str| json!({ "io.kubernetes.cri.sandbox-id": pod, "hydra-shim.group": "pod", key: value });
+    let knob = of_pod("hydra-shim.ring-bytes", "4096");
+    let mut small = Shim::join(&first, &third, |config| {
+        sh("head -c 20000 /dev/zero | tr '\\0' x")(config);
+        config["annotations"] = knob;
+    });
+    let fifos = Fifos::new(&third, false);
+    let options = small.options(&runtime());
+    small.create(false, ["", &fifos.paths()[1], &fifos.paths()[2]], options).unwrap();
+    small.call("Start").unwrap();
+    small.wait("").unwrap();
+    eventually("all of it is read", || fifos.read("stdout").len() == 20000);
+    let logs = Run::new(host::runtime()).args(["--root", root.to_str().unwrap(), "logs", &third]).ok();
+    assert_eq!(logs.stdout.len(), 4096);
+    small.call("Delete").unwrap();
+    let mut fourth = Bundle::new(&format!("{pod}-d"));
+    fourth.config["annotations"] = of_pod("hydra-shim.spool-bites", "1");
+    fourth.write();
+    Run::new(host::shim())
+        .args(["-namespace", NAMESPACE, "-address", first.daemon(), "-id", &format!("{pod}-d"), "start"])
+        .dir(&fourth.dir)
+        .out()
+        .fails_with("spool-bites");
+    assert!(first.socket.exists(), "the pod's monitor stays");
     assert_eq!(first.call("State").unwrap().get(4), 2, "the other container runs on");
     first.end();
     eventually("the monitor goes with the last", || heads(&pod).is_empty());
@@ -434,7 +598,9 @@ fn a_checkpoint_is_made_and_comes_back_to_life() {
         .text(2, shim.bundle.dir.to_str().unwrap())
         .text(8, image.to_str().unwrap())
         .any(10, "containerd.runc.v1.Options", options.encode());
+    shim.events.lock().unwrap().clear();
     shim.client.call("Create", &request).unwrap();
+    eventually("it is told", || shim.topics() == ["/tasks/create"]);
     shim.call("Start").unwrap();
     eventually("it counts on", || count(&shim).trim().parse::<u32>().is_ok_and(|n| n > before));
     assert_eq!(shim.call("State").unwrap().get(4), 2);

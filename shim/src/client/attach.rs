@@ -96,7 +96,13 @@ pub fn attach(place: &Place, options: &Options) -> Result<i32> {
     let mut session = Session {
         link,
         waiting,
-        outputs: outputs.map(Some),
+        outputs: outputs.map(|fd| Output {
+            from: Some(fd),
+            held: Vec::new(),
+            written: 0,
+            full: None,
+            late: false,
+        }),
         input,
         keys,
         matched: 0,
@@ -107,11 +113,81 @@ pub fn attach(place: &Place, options: &Options) -> Result<i32> {
     session.serve(&target)
 }
 
+/// So much is held for whoever reads this program's output, who may be slow; the monitor lets a client go that reads nothing.
+const HELD: usize = 64 << 20;
+
+/// One stream on its way through.
+struct Output {
+    /// The FIFO; None: at its end.
+    from: Option<Fd>,
+    /// What was read and is still to be written, and how much of it was.
+    held: Vec<u8>,
+    written: usize,
+    /// Since when there has been no room for more; and whether that was so for long enough to be let go.
+    full: Option<std::time::Instant>,
+    late: bool,
+}
+
+impl Output {
+    fn waits(&self) -> bool {
+        self.written < self.held.len()
+    }
+
+    /// The FIFO, while there is room for what comes from it.
+    fn wanted(&mut self) -> i32 {
+        if self.held.len() - self.written < HELD {
+            self.full = None;
+            return self.from.map_or(-1, |fd| fd.0);
+        }
+        let since = self.full.get_or_insert_with(std::time::Instant::now);
+        self.late |= since.elapsed().as_millis() >= 1000;
+        -1
+    }
+
+    /// Takes what there is.
+    fn read(&mut self) {
+        let Some(from) = self.from else { return };
+        let mut buffer = [0; 16384];
+        match sys::read(from, &mut buffer) {
+            Ok(n) if n > 0 => {
+                if self.written > HELD / 4 {
+                    self.held.drain(..std::mem::take(&mut self.written));
+                }
+                self.held.extend_from_slice(&buffer[..n]);
+            }
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+            _ => {
+                self.from = None;
+                if std::mem::take(&mut self.late) {
+                    eprintln!(
+                        "attach: the monitor let this client go, and the rest of the output is missing: {} MiB were waiting for \
+                         whoever reads it here (`logs` has the last of it)",
+                        HELD >> 20
+                    );
+                }
+            }
+        }
+    }
+
+    /// Gives on a piece that a pipe with room for anything takes whole, so that this never waits.
+    fn write(&mut self, to: Fd) {
+        let end = self.held.len().min(self.written + libc::PIPE_BUF);
+        match sys::write(to, &self.held[self.written..end]) {
+            Ok(n) => self.written += n,
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+            // Nobody is there any more.
+            Err(_) => (self.from, self.written) = (None, self.held.len()),
+        }
+        if !self.waits() {
+            (self.held, self.written) = (Vec::new(), 0);
+        }
+    }
+}
+
 struct Session {
     link: Link,
     waiting: u32,
-    /// None: at its end.
-    outputs: [Option<Fd>; 2],
+    outputs: [Output; 2],
     input: Fd,
     keys: Vec<u8>,
     matched: usize,
@@ -131,7 +207,7 @@ impl Session {
                 return Ok(0);
             }
             if ready[0] {
-                let (header, payload) = self.link.receive()?;
+                let (header, payload) = self.link.receive().inspect_err(|_| self.drain())?;
                 if header.stream == self.waiting {
                     let answer = crate::ttrpc::answer(&payload)?;
                     self.drain();
@@ -143,23 +219,31 @@ impl Session {
 
     /// Waits for news of two other descriptors while it passes on what the container writes.
     fn poll(&mut self, others: [i32; 2], timeout_ms: i32) -> [bool; 2] {
-        let output = |n: usize| self.outputs[n].map_or(-1, |fd| fd.0);
-        let numbers = [others[0], others[1], output(0), output(1)];
-        let mut fds = numbers.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+        let input = |fd: i32| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut fds: Vec<libc::pollfd> = others.map(input).into();
+        fds.extend(self.outputs.iter_mut().map(|o| input(o.wanted())));
+        let to = |(n, o): (usize, &Output)| if o.waits() { n as i32 + 1 } else { -1 };
+        let sinks = self.outputs.iter().enumerate().map(to);
+        fds.extend(sinks.map(|fd| libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }));
         let _ = sys::poll(&mut fds, timeout_ms);
         for (n, output) in self.outputs.iter_mut().enumerate() {
-            if fds[2 + n].revents != 0 && output.is_some_and(|from| !copy(from, Fd(n as i32 + 1))) {
-                *output = None;
+            if fds[2 + n].revents != 0 {
+                output.read();
+            }
+            if fds[4 + n].revents != 0 {
+                output.write(Fd(n as i32 + 1));
             }
         }
         [fds[0].revents != 0, fds[1].revents != 0]
     }
 
     /// The process has ended: what it wrote still comes, up to the end that the monitor makes. Somebody whom it left behind may
-    /// hold the streams open for ever, so silence is an end too.
+    /// hold the streams open for ever, so silence is an end too. Who reads it here may take all the time that there is.
     fn drain(&mut self) {
         let mut quiet = std::time::Instant::now();
-        while self.outputs.iter().any(Option::is_some) && quiet.elapsed().as_millis() < 500 {
+        while self.outputs.iter().any(Output::waits)
+            || (self.outputs.iter().any(|o| o.from.is_some()) && quiet.elapsed().as_millis() < 500)
+        {
             let before = std::time::Instant::now();
             self.poll([-1, -1], 100);
             if before.elapsed().as_millis() < 100 {
@@ -214,29 +298,6 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Passes on what there is. False at the end.
-fn copy(from: Fd, to: Fd) -> bool {
-    let mut buffer = [0; 16384];
-    match sys::read(from, &mut buffer) {
-        Ok(0) => return false,
-        Ok(n) => {
-            let mut rest = &buffer[..n];
-            while !rest.is_empty() {
-                match sys::write(to, rest) {
-                    Ok(n) => rest = &rest[n..],
-                    Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {
-                        std::thread::sleep(std::time::Duration::from_millis(1));
-                    }
-                    Err(_) => return false,
-                }
-            }
-        }
-        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
-        Err(_) => return false,
-    }
-    true
 }
 
 #[cfg(test)]

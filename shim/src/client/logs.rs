@@ -23,7 +23,10 @@ pub fn logs(place: &Place, options: &Options) -> Result<i32> {
     let root = look(place).ok().map(|(root, _)| root);
     // Only so much of a ring is sure to have no hole in it.
     let keep = match &root {
-        Some(root) => root.setup.ring_limit,
+        Some(root) => {
+            let task = root.state.task(&place.task);
+            task.map_or(&root.setup, |t| t.limits(&root.setup)).ring_limit
+        }
         None => record::read(&place.record("")).map_or(0, |record| record.ring_bytes),
     };
     let keep = if keep == 0 { 64 << 10 } else { keep };

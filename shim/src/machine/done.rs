@@ -10,6 +10,8 @@ impl Step {
             (Job::Create, result) => self.created(op, result),
             (Job::Prepare, Ok(_)) => {
                 self.set_phase(&op, Phase::Created);
+                // As containerd's shim has it: without a process yet.
+                self.tell_created(&op.task, 0);
                 self.reply(op.asker, Ok(PidResponse { pid: 0 }.bytes()));
             }
             (Job::Prepare, Err(e)) => self.never_was(op, e),
@@ -64,7 +66,12 @@ impl Step {
             Err(e) => return self.never_was(op, e),
         };
         let pid = self.born(&op, &output, Phase::Created);
-        let Some(task) = self.state.task(&op.task).cloned() else { return };
+        self.tell_created(&op.task, pid);
+        self.reply(op.asker, Ok(PidResponse { pid }.bytes()));
+    }
+
+    fn tell_created(&mut self, task: &str, pid: u32) {
+        let Some(task) = self.state.task(task).cloned() else { return };
         let event = TaskCreate {
             container_id: task.id,
             bundle: task.bundle,
@@ -79,7 +86,6 @@ impl Step {
             pid,
         };
         self.publish("/tasks/create", "containerd.events.TaskCreate", &event);
-        self.reply(op.asker, Ok(PidResponse { pid }.bytes()));
     }
 
     /// A container that could not be made leaves nothing.

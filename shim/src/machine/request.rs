@@ -114,6 +114,11 @@ impl Step {
             return Err(Error::new(Kind::State, "this monitor is shutting down"));
         }
         check_id(&r.id)?;
+        if !r.parent_checkpoint.is_empty() {
+            let text =
+                "a checkpoint names its parent itself (by the link `parent` in it): no other can be given";
+            return Err(Error::new(Kind::Unsupported, text));
+        }
         let options = runc_options(r.options.as_ref())?;
         let init = Process {
             stdin: r.stdin,
@@ -130,7 +135,7 @@ impl Step {
             init,
             rootfs: r.rootfs,
             options,
-            bare: r.options.is_none_or(|any| any.type_url.is_empty()),
+            bare: says_nothing(r.options.as_ref()),
             checkpoint: r.checkpoint,
             standalone,
             ..Task::default()
@@ -234,7 +239,8 @@ impl Step {
         let p = self.process(&t.id, &t.exec_id)?;
         let status = match p.phase {
             Phase::Added | Phase::Created => 1,
-            Phase::Running if paused && t.exec_id.is_empty() => 4,
+            // An exec is frozen with its container.
+            Phase::Running if paused => 4,
             Phase::Running => 2,
             Phase::Stopped => 3,
         };
@@ -293,7 +299,20 @@ impl Step {
     }
 
     fn update(&mut self, asker: &Asker, r: UpdateRequest) -> Answer {
-        let input = r.resources.unwrap_or_default().value;
+        let mut input = r.resources.unwrap_or_default().value;
+        if input.is_empty() {
+            input = b"{}".to_vec();
+        }
+        let binary = self.task(&r.id)?.options.binary_name.clone();
+        if let Some(knob) = r.annotations.iter().find(|p| p.key.starts_with("hydra.")) {
+            if !crate::job::ours(&binary) {
+                let text = format!(
+                    "annotation {} can't be set on container {}: its runtime {binary} knows no knobs",
+                    knob.key, r.id
+                );
+                return Err(Error::new(Kind::Unsupported, text));
+            }
+        }
         let args = r.annotations.iter().map(|p| format!("{}={}", p.key, p.value)).collect();
         self.job(asker, &r.id, Op { job: Job::Update, input, args, ..Op::default() })
     }

@@ -34,7 +34,7 @@ fn created() -> State {
 }
 
 fn exit(state: State, pid: u32) -> (State, Vec<Action>) {
-    step(state, Event::Exit { pid, code: 3, core: false, unknown: false }, 3)
+    step(state, Event::Exit { pid, code: 3, killed: false, core: false, unknown: false }, 3)
 }
 
 #[test]
@@ -67,6 +67,22 @@ fn a_second_create_and_a_delete_of_what_runs_are_refused() {
     let (state, _) = done(state, 7);
     let (_, actions) = request(state, "Delete", &target());
     assert!(matches!(&actions[0], Action::Reply { result: Err(e), .. } if e.kind() == Kind::State));
+}
+
+/// Which comes to life in Start; containerd hears of it at once.
+#[test]
+fn a_restored_container_is_told_of_when_it_is_laid_out() {
+    let of = |parent: &str| CreateRequest {
+        id: "c".into(),
+        checkpoint: "/image".into(),
+        parent_checkpoint: parent.into(),
+        ..Default::default()
+    };
+    let (state, _) = request(State::default(), "Create", &of(""));
+    assert_eq!(state.ops[0].job, Job::Prepare);
+    assert_eq!(topics(&done(state, 0).1), ["/tasks/create"]);
+    let (_, actions) = request(State::default(), "Create", &of("/parent"));
+    assert!(matches!(&actions[0], Action::Reply { result: Err(e), .. } if e.kind() == Kind::Unsupported));
 }
 
 #[test]

@@ -56,7 +56,8 @@ struct Exit {
     pid: AtomicI32,
     code: AtomicU32,
     core: AtomicU32,
-    pad: u32,
+    /// Unused, and 0, before there was a word for it.
+    killed: AtomicU32,
     at: AtomicU64,
 }
 
@@ -343,6 +344,7 @@ impl Map {
         exit.pid.store(change.pid, SeqCst);
         exit.code.store(change.code, SeqCst);
         exit.core.store(u32::from(change.core), SeqCst);
+        exit.killed.store(u32::from(change.killed), SeqCst);
         exit.at.store(at, SeqCst);
         header.exits_tail.store(tail.wrapping_add(1), SeqCst);
         true
@@ -360,6 +362,7 @@ impl Map {
             pid: exit.pid.load(SeqCst),
             stopped: false,
             code: exit.code.load(SeqCst),
+            killed: exit.killed.load(SeqCst) != 0,
             core: exit.core.load(SeqCst) != 0,
         };
         Some((change, exit.at.load(SeqCst)))

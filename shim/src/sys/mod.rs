@@ -112,6 +112,8 @@ pub struct Change {
     pub stopped: bool,
     /// 0-255, or 128 + signal.
     pub code: u32,
+    /// By a signal: a program may end with such a code by itself.
+    pub killed: bool,
     pub core: bool,
 }
 
@@ -126,10 +128,15 @@ fn wait(which: libc::idtype_t, pid: u32, flags: i32) -> Result<Option<Change>> {
         return Ok(None);
     }
     Ok(Some(match info.si_code {
-        libc::CLD_EXITED => Change { pid, stopped: false, code: status as u32, core: false },
-        libc::CLD_KILLED => Change { pid, stopped: false, code: 128 + status as u32, core: false },
-        libc::CLD_DUMPED => Change { pid, stopped: false, code: 128 + status as u32, core: true },
-        _ => Change { pid, stopped: true, code: 0, core: false },
+        libc::CLD_EXITED => Change { pid, stopped: false, code: status as u32, killed: false, core: false },
+        libc::CLD_KILLED | libc::CLD_DUMPED => Change {
+            pid,
+            stopped: false,
+            code: 128 + status as u32,
+            killed: true,
+            core: info.si_code == libc::CLD_DUMPED,
+        },
+        _ => Change { pid, stopped: true, code: 0, killed: false, core: false },
     }))
 }
 
@@ -162,6 +169,11 @@ pub fn end_child(pid: i32) {
     let _ = wait(libc::P_PID, pid as u32, libc::WEXITED);
 }
 
+/// Waits until a child has ended by itself.
+pub fn wait_child(pid: i32) {
+    while wait(libc::P_PID, pid as u32, libc::WEXITED) == Err(Errno::EINTR) {}
+}
+
 /// Stops this process until somebody continues it.
 pub fn stop_self() {
     // SAFETY: plain numbers.
@@ -188,9 +200,9 @@ pub fn pidfd_exit(pidfd: Fd) -> Option<Change> {
 
 /// The end of a process, from the status that the kernel keeps.
 pub fn ended(pid: i32, status: i32) -> Change {
-    let code =
-        if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
-    Change { pid, stopped: false, code: code as u32, core: libc::WCOREDUMP(status) }
+    let killed = libc::WIFSIGNALED(status);
+    let code = if killed { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    Change { pid, stopped: false, code: code as u32, killed, core: libc::WCOREDUMP(status) }
 }
 
 /// Do pidfds tell how a process ended that somebody else reaped? Asked of a child that ends at once.
@@ -212,6 +224,16 @@ pub fn pidfds_tell() -> bool {
 pub fn prctl(option: i32, value: u64) {
     // SAFETY: the options used here (subreaper, name, THP) take plain numbers.
     unsafe { libc::prctl(option, value, 0, 0, 0) };
+}
+
+/// Gives this process a core-scheduling cookie of its own, which its children inherit: none but they run beside them on one core.
+pub fn schedule_cores_alone() -> Result<()> {
+    /// linux/prctl.h, which libc lacks: the option, its command, and that it is for the whole process.
+    const PR_SCHED_CORE: i32 = 62;
+    const CREATE: libc::c_ulong = 1;
+    const THREAD_GROUP: libc::c_ulong = 1;
+    // SAFETY: plain numbers; pid 0 is this process.
+    Errno::result(unsafe { libc::prctl(PR_SCHED_CORE, CREATE, 0, THREAD_GROUP, 0) }).map(drop)
 }
 
 /// Gives what is free on the heap back to the kernel.

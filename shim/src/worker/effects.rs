@@ -108,6 +108,7 @@ impl Worker<'_> {
                 let exit = Event::Exit {
                     pid: change.pid as u32,
                     code: change.code,
+                    killed: change.killed,
                     core: change.core,
                     unknown: false,
                 };
@@ -181,7 +182,7 @@ impl Worker<'_> {
         for change in &news {
             let all = self.root.state.tasks.iter_mut().flat_map(|t| t.processes_mut());
             for p in all.filter(|p| p.pid == change.pid as u32 && !p.exited()) {
-                (p.heard, p.heard_core) = (change.code + 1, change.core);
+                (p.heard, p.heard_killed, p.heard_core) = (change.code + 1, change.killed, change.core);
             }
         }
         if !news.is_empty() {
@@ -194,7 +195,8 @@ impl Worker<'_> {
         self.hear_exits();
         let mut all = self.root.state.tasks.iter().flat_map(|t| t.processes());
         let p = all.find(|p| p.pid == pid && p.heard != 0)?;
-        Some(Change { pid: pid as i32, stopped: false, code: p.heard - 1, core: p.heard_core })
+        let (code, killed, core) = (p.heard - 1, p.heard_killed, p.heard_core);
+        Some(Change { pid: pid as i32, stopped: false, code, killed, core })
     }
 
     /// How a process ended whose parent is no head. Before it is reaped /proc tells, afterwards the pidfd does, on Linux 6.15
@@ -214,7 +216,7 @@ impl Worker<'_> {
         }
         // By the keeper, a moment ago? Then it was written down.
         self.keepers_news();
-        let unknown = Change { pid: 0, stopped: false, code: 255, core: false };
+        let unknown = Change { pid: 0, stopped: false, code: 255, killed: false, core: false };
         Some(sys::pidfd_exit(pidfd).or_else(|| self.heard(pid as u32)).unwrap_or(unknown))
     }
 
@@ -228,8 +230,8 @@ impl Worker<'_> {
         let pid = process.pid;
         let Some(change) = self.seen_from_outside(pid as i32, pidfd, revents) else { return };
         let unknown = change.pid == 0;
-        let exit = Event::Exit { pid, code: change.code, core: change.core, unknown };
-        self.event(exit);
+        let Change { code, killed, core, .. } = change;
+        self.event(Event::Exit { pid, code, killed, core, unknown });
     }
 
     /// A pidfd for the process, and an eye on the memory of its container.
@@ -275,8 +277,8 @@ impl Worker<'_> {
                 self.watch_process(&task, &exec);
             } else if self.root.state.process(&task, &exec).is_some_and(Process::unwatched) {
                 let heard = self.heard(pid);
-                let (code, core) = heard.map_or((255, false), |c| (c.code, c.core));
-                self.event(Event::Exit { pid, code, core, unknown: heard.is_none() });
+                let (code, killed, core) = heard.map_or((255, false, false), |c| (c.code, c.killed, c.core));
+                self.event(Event::Exit { pid, code, killed, core, unknown: heard.is_none() });
             }
         }
     }
@@ -287,10 +289,12 @@ impl Worker<'_> {
             let _ = sys::read(watch, &mut [0; 512]);
         }
         let id = task.id.clone();
+        // On v1 the kill is still to come, and nothing tells of it.
+        self.oom_until = sys::now_ns() + super::OOM_NS;
         self.look_for_oom(&id);
     }
 
-    fn look_for_oom(&mut self, id: &str) {
+    pub(super) fn look_for_oom(&mut self, id: &str) {
         let Some(task) = self.root.state.task(id) else { return };
         match memory::oom_kills(&task.cgroup) {
             Some(kills) if kills > task.oom_kills => self.event(Event::Oom { task: id.into(), kills }),
@@ -300,11 +304,29 @@ impl Worker<'_> {
 
     /// The record is whole on disk before anybody hears of the exit.
     fn record(&mut self, task: &str, exec: &str) {
-        if exec.is_empty() {
+        if exec.is_empty() || self.killed_for_good(task, exec) {
             self.look_for_oom(task);
         }
+        self.blame_memory(task, exec);
         self.write_record(task, exec);
         self.event(Event::Recorded { task: task.into(), exec: exec.into() });
+    }
+
+    fn killed_for_good(&self, task: &str, exec: &str) -> bool {
+        let p = self.root.state.process(task, exec);
+        p.is_some_and(|p| p.killed && p.exit_status == 128 + libc::SIGKILL as u32)
+    }
+
+    /// The kernel counts whom it kills for want of memory and doesn't name them: an exec that SIGKILL ended just when the count
+    /// grew was one of them.
+    fn blame_memory(&mut self, task: &str, exec: &str) {
+        let at = self.root.state.task(task).map_or(0, |t| t.oom_at);
+        if exec.is_empty() || at == 0 || !self.killed_for_good(task, exec) {
+            return;
+        }
+        if let Some(p) = self.root.state.process_mut(task, exec) {
+            p.oom = at.abs_diff(p.exited_at) < 1_000_000_000;
+        }
     }
 
     pub(super) fn write_record(&mut self, task: &str, exec: &str) {
@@ -327,10 +349,11 @@ impl Worker<'_> {
         self.commit();
     }
 
-    fn close_child_ends(&mut self, task: &str, exec: &str) {
+    pub(super) fn close_child_ends(&mut self, task: &str, exec: &str) {
         let Some(p) = self.root.state.process_mut(task, exec) else { return };
-        let mut ends = [p.child_in, p.child_out, p.child_err];
+        let mut ends = vec![p.child_in, p.child_out, p.child_err];
         (p.child_in, p.child_out, p.child_err) = (0, 0, 0);
+        ends.extend([&mut p.out, &mut p.err].into_iter().flatten().map(|s| std::mem::take(&mut s.logger)));
         self.commit();
         ends.iter_mut().for_each(close);
     }

@@ -47,7 +47,12 @@ impl Worker<'_> {
         }
         self.sort_out_descriptors();
         self.listen_for_exits();
+        // The last worker may have taken the news of an OOM with it.
+        if !self.root.state.tasks.is_empty() {
+            self.oom_until = sys::now_ns() + super::OOM_NS;
+        }
         self.reopen_streams();
+        self.restart_loggers();
         self.root.state.shim_pid = self.map.header().keeper.load(SeqCst) as u32;
         self.commit();
         self.flush();

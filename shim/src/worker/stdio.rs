@@ -13,16 +13,20 @@ use crate::place;
 use crate::state::{Input, Process, Setup, Stream, Tap, Task};
 use crate::stream::{close, fd, number, Flow};
 use crate::sys::map::STREAMS;
-use crate::sys::{self, Fd};
+use crate::sys::{self, Fd, Side};
 use nix::fcntl::OFlag;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 
 pub(super) fn open(path: &Path, flags: OFlag) -> Result<Fd> {
+    open_as(path, flags, 0o600)
+}
+
+fn open_as(path: &Path, flags: OFlag, mode: u32) -> Result<Fd> {
     let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let fd = nix::fcntl::open(path, flags, Mode::from_bits_truncate(0o600))
+    let fd = nix::fcntl::open(path, flags, Mode::from_bits_truncate(mode))
         .context(|| format!("opening {}", path.display()))?;
     Ok(Fd::keep(fd))
 }
@@ -31,6 +35,16 @@ fn pipe() -> Result<(u32, u32)> {
     let (r, w) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).context(|| "making a pipe")?;
     widen(sys::number(&r))?;
     Ok((number(Fd::keep(r)), number(Fd::keep(w))))
+}
+
+/// A pipe whose reading end is for a logging binary, which knows nothing of calls that don't wait.
+fn logger_pipe() -> Result<Stream> {
+    let (logger, sink) = pipe()?;
+    if let Some(end) = fd(logger) {
+        nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))
+            .context(|| "setting a pipe to block")?;
+    }
+    Ok(Stream { sink, logger, ..Stream::default() })
 }
 
 /// Lets a pipe hold a whole batch: all that batches pass through are of one size, or none of a batch may be lost in between.
@@ -66,15 +80,15 @@ enum Target {
     Nowhere,
     Fifo(PathBuf),
     File(PathBuf),
-    Binary(String),
+    Binary,
 }
 
 fn target(address: &str) -> Target {
     match address.split_once("://") {
         _ if address.is_empty() => Target::Nowhere,
         Some(("fifo", path)) => Target::Fifo(path.into()),
-        Some(("file", path)) => Target::File(path.split('?').next().unwrap_or(path).into()),
-        Some(("binary" | "binary-v2", _)) => Target::Binary(address.into()),
+        Some(("file", path)) => Target::File(crate::logger::path(path).into()),
+        Some(("binary" | "binary-v2", _)) => Target::Binary,
         _ => Target::Fifo(address.into()),
     }
 }
@@ -82,6 +96,9 @@ fn target(address: &str) -> Target {
 impl Worker<'_> {
     /// Makes what is not yet there; safe to repeat.
     pub(super) fn open_stdio(&mut self, task: &str, exec: &str) -> Result<()> {
+        if exec.is_empty() {
+            self.own_limits(task)?;
+        }
         let Some(t) = self.root.state.task(task).cloned() else { return Ok(()) };
         let Some(p) = t.process(exec).cloned() else { return Ok(()) };
         if p.child_out != 0 || p.out.is_some() || p.console_listener != 0 || p.console != 0 {
@@ -102,6 +119,19 @@ impl Worker<'_> {
         result
     }
 
+    /// A container whose pod had a monitor before it came asks for limits of its own.
+    fn own_limits(&mut self, task: &str) -> Result<()> {
+        let id = &self.root.setup.id;
+        let Some(t) =
+            self.root.state.tasks.iter_mut().find(|t| t.id == task && t.id != *id && t.own.is_none())
+        else {
+            return Ok(());
+        };
+        let setup = crate::start::setup(&crate::start::config(Path::new(&t.bundle)))?;
+        t.own = Some(Setup { exe: String::new(), notify_signal: 0, ..setup });
+        Ok(())
+    }
+
     fn open_pipes(&mut self, task: &Task, p: &mut Process) -> Result<()> {
         if !p.stdin.is_empty() {
             let path = fifo(&self.root.setup, &task.id, &p.id, 0);
@@ -116,9 +146,12 @@ impl Worker<'_> {
             p.inputs.push(Input { source, ..Input::default() });
         }
         let (stdout, stderr) = (p.stdout.clone(), p.stderr.clone());
-        if let Target::Binary(address) = target(&stdout) {
-            return self.open_logger(task, p, &address);
-        }
+        // As containerd's shim has it: these take both streams, whatever is said of stderr.
+        let stderr = match target(&stdout) {
+            Target::File(_) if !stderr.is_empty() => stdout.clone(),
+            Target::Binary => stdout.clone(),
+            _ => stderr,
+        };
         for (n, address) in [(1, stdout), (2, stderr)] {
             let (child, stream) = self.open_output(task, p, n, &address)?;
             match n {
@@ -146,12 +179,14 @@ impl Worker<'_> {
                     std::fs::create_dir_all(directory)
                         .context(|| format!("making {}", directory.display()))?;
                 }
-                let file = open(&path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND)?;
+                // Who ships logs need not be root.
+                let file = open_as(&path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND, 0o644)?;
                 return Ok((number(file), None));
             }
-            Target::Binary(_) => {
+            Target::Binary if p.stdout != address => {
                 return Err(Error::new(Kind::Invalid, "a logging binary takes both streams"))
             }
+            Target::Binary => logger_pipe()?,
             Target::Fifo(path) => {
                 let sink = open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
                 // Room for a batch: each time that it is full costs a wait.
@@ -166,29 +201,41 @@ impl Worker<'_> {
         let _ = widen(source);
         stream.source = number(source);
         let child = number(open(&path, OFlag::O_RDWR)?);
-        if p.id.is_empty() {
-            self.add_ring(&mut stream, task, n)?;
-        }
+        self.equip(&mut stream, task, p, n)?;
         Ok((child, Some(stream)))
+    }
+
+    /// What stands between the container and who takes its output.
+    fn equip(&mut self, stream: &mut Stream, task: &Task, p: &Process, n: u8) -> Result<()> {
+        if p.id.is_empty() {
+            return self.add_ring(stream, task, n);
+        }
+        // A logger may go, and its pipe breaks; all other clients' streams go straight to them.
+        if stream.logger != 0 {
+            stream.path = spool(&self.root.setup, &task.id, &p.id, n);
+            self.stage(stream)?;
+            self.add_spool(stream, task)?;
+        }
+        Ok(())
     }
 
     /// Gives a stream its ring (for `logs`) and its spool.
     fn add_ring(&mut self, stream: &mut Stream, task: &Task, n: u8) -> Result<()> {
         let disk = Path::new(&self.root.setup.disk);
         stream.path = disk.join(format!("{}.{n}", task.id)).to_string_lossy().into_owned();
-        stream.ring_keep = self.root.setup.ring_limit;
+        stream.ring_keep = task.limits(&self.root.setup).ring_limit;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC;
         stream.ring = number(open(Path::new(&format!("{}.ring", stream.path)), flags)?);
         self.stage(stream)?;
         if stream.sink != 0 {
             (stream.ring_in, stream.ring_out) = pipe()?;
-            self.add_spool(stream)?;
+            self.add_spool(stream, task)?;
         }
         Ok(())
     }
 
-    fn add_spool(&mut self, stream: &mut Stream) -> Result<()> {
-        if self.root.setup.spool_limit > 0 {
+    fn add_spool(&self, stream: &mut Stream, task: &Task) -> Result<()> {
+        if task.limits(&self.root.setup).spool_limit > 0 {
             let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC;
             stream.spool = number(open(Path::new(&format!("{}.spool", stream.path)), flags)?);
         }
@@ -205,7 +252,7 @@ impl Worker<'_> {
         };
         let n = if matches!(source, Source::Out(..)) { 1 } else { 2 };
         stream.path = spool(&self.root.setup, &task.id, &process.id, n);
-        let made = self.stage(&mut stream).and_then(|()| self.add_spool(&mut stream));
+        let made = self.stage(&mut stream).and_then(|()| self.add_spool(&mut stream, &task));
         if let Err(e) = made {
             // No place to keep it: what nobody takes before the deadline is dropped from the stage.
             self.log(&format!("spool of {} {}: {e}", task.id, process.id));
@@ -256,11 +303,16 @@ impl Worker<'_> {
         });
         for (task, process) in processes {
             let stdin = fifo(&setup, &task, &process.id, 0);
+            let logged = matches!(target(&process.stdout), Target::Binary);
             for stream in [&mut process.out, &mut process.err].into_iter().flatten() {
                 if stream.reopen.is_empty() {
                     continue;
                 }
                 changed = true;
+                if let (true, Ok(fresh)) = (logged, logger_pipe()) {
+                    (stream.sink, stream.logger) = (fresh.sink, fresh.logger);
+                    stream.address.clear();
+                }
                 crate::adopt::open_again(stream);
                 if let (true, Some(mark)) =
                     (stream.mark != 0, self.map.header().streams.get(stream.mark as usize - 1))
@@ -290,23 +342,26 @@ impl Worker<'_> {
         }
     }
 
-    /// `binary://PATH?ARG=VALUE`: a program that reads both streams itself (fds 3 and 4) and closes fd 5 when it is ready.
-    fn open_logger(&mut self, task: &Task, p: &mut Process, address: &str) -> Result<()> {
-        let (out_read, out_write) = pipe()?;
-        let (err_read, err_write) = pipe()?;
-        for end in [out_read, out_write, err_read, err_write] {
-            if let Some(end) = fd(end) {
-                nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))
-                    .context(|| "setting a pipe to block")?;
+    /// The loggers of what was adopted came to the end of their input when the last monitor was lost: others take their place.
+    pub(super) fn restart_loggers(&mut self) {
+        let all = self.root.state.tasks.iter().flat_map(|t| t.processes().map(move |p| (t, p)));
+        let lost = all.filter(|(_, p)| p.pid != 0 && p.out.as_ref().is_some_and(|s| s.logger != 0));
+        let lost: Vec<(String, String)> = lost.map(|(t, p)| (t.id.clone(), p.id.clone())).collect();
+        for (task, exec) in lost {
+            let (pid, pidfd) = (AtomicI32::new(0), AtomicI32::new(-1));
+            match sys::fork_child(&pid, &pidfd) {
+                Ok(Side::Child) => {
+                    sys::unblock_signals();
+                    let setup = &self.root.setup;
+                    let found = self.root.state.task(&task).and_then(|t| Some((t, t.process(&exec)?)));
+                    found.map(|(t, p)| crate::job::start_logger(setup, t, p));
+                    sys::exit_now(0)
+                }
+                Ok(Side::Parent) => Fd(pidfd.into_inner()).close(),
+                Err(e) => self.log(&format!("starting the logging binary of {task} {exec} again: {e}")),
             }
+            self.close_child_ends(&task, &exec);
         }
-        (p.child_out, p.child_err) = (out_write, err_write);
-        crate::logger::start(&self.root.setup, &task.id, address, [out_read, err_read])?;
-        for end in [out_read, err_read] {
-            let mut end = end;
-            close(&mut end);
-        }
-        Ok(())
     }
 
     fn open_terminal(&mut self, task: &Task, p: &mut Process) -> Result<()> {
@@ -323,22 +378,21 @@ impl Worker<'_> {
         p.console_listener = number(Fd::keep(listener));
         let mut stream = match target(&p.stdout) {
             Target::Nowhere => Stream::default(),
+            Target::Binary => logger_pipe()?,
             Target::Fifo(path) => {
                 let sink = open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
                 // Room for a batch: each time that it is full costs a wait.
                 let _ = widen(sink);
                 Stream { sink: number(sink), ..Stream::default() }
             }
-            _ => {
+            Target::File(_) => {
                 return Err(Error::new(
                     Kind::Unsupported,
                     format!("a terminal's output can't go to {}", p.stdout),
                 ))
             }
         };
-        if p.id.is_empty() {
-            self.add_ring(&mut stream, task, 1)?;
-        }
+        self.equip(&mut stream, task, p, 1)?;
         p.out = Some(stream);
         if !p.stdin.is_empty() {
             let source = p.stdin.strip_prefix("fifo://").unwrap_or(&p.stdin);

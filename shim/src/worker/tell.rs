@@ -117,18 +117,18 @@ impl Worker<'_> {
         }
     }
 
-    /// containerd has the event; or it will never take it, and the next ones must not wait for that.
+    /// containerd has the event; or it will never take it, and the next ones must not wait for that. All other refusals pass: that it
+    /// starts, ends or is overloaded.
     fn acknowledged(&mut self, payload: &[u8]) {
         self.root.publisher_busy = false;
-        if let Err(e) = ttrpc::answer(payload) {
-            let later =
-                e.text().contains("closed") || e.text().contains("shutting down") || e.kind() == Kind::System;
-            self.log(&format!("containerd did not take an event: {e}"));
-            if later {
-                self.retry = sys::now_ns() + RETRY_NS;
-                self.commit();
-                return;
-            }
+        let refused = ttrpc::answer(payload).err();
+        if refused != self.refused {
+            refused.iter().for_each(|e| self.log(&format!("containerd did not take an event: {e}")));
+            self.refused.clone_from(&refused);
+        }
+        if refused.is_some_and(|e| !matches!(e.kind(), Kind::Invalid | Kind::Unsupported)) {
+            self.retry = sys::now_ns() + RETRY_NS;
+            return self.commit();
         }
         let Some(queue) = fd(self.root.events) else { return };
         let mut length = [0; 4];

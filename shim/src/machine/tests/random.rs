@@ -175,7 +175,7 @@ impl World {
         let at = self.dice.roll(self.living.len());
         let pid = *self.living.keys().nth(at).unwrap();
         self.living.remove(&pid);
-        self.event(Event::Exit { pid, code: 3, core: false, unknown: false });
+        self.event(Event::Exit { pid, code: 3, killed: false, core: false, unknown: false });
     }
 
     fn record_one(&mut self) {

@@ -193,7 +193,7 @@ fn every_event_in_every_state_may_come_twice() {
             }
         }
         for pid in [7, 8, 1000] {
-            events.push(Event::Exit { pid, code: 3, core: false, unknown: false });
+            events.push(Event::Exit { pid, code: 3, killed: false, core: false, unknown: false });
         }
         for op in state.ops.iter().map(|o| o.id).chain([1000]) {
             events.push(Event::Done { op, result: Ok(Output { pid: 7, ..Output::default() }) });
