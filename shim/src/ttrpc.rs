@@ -76,8 +76,7 @@ pub fn answer(payload: &[u8]) -> Result<Vec<u8>> {
         Some(s) if s.code == 0 => Ok(response.payload),
         Some(s) => {
             let kind = match s.code {
-                // A message that is too large is as wrong at the next attempt.
-                3 | 8 => Kind::Invalid,
+                3 => Kind::Invalid,
                 5 => Kind::NotFound,
                 6 => Kind::Exists,
                 8 => Kind::TooLarge,

@@ -126,7 +126,7 @@ impl Worker<'_> {
             refused.iter().for_each(|e| self.log(&format!("containerd did not take an event: {e}")));
             self.refused.clone_from(&refused);
         }
-        if refused.is_some_and(|e| !matches!(e.kind(), Kind::Invalid | Kind::Unsupported)) {
+        if refused.is_some_and(|e| !matches!(e.kind(), Kind::Invalid | Kind::Unsupported | Kind::TooLarge)) {
             self.retry = sys::now_ns() + RETRY_NS;
             return self.commit();
         }
