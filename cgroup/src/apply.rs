@@ -14,6 +14,7 @@ mod shape;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+pub use shape::{line_key, unset_line};
 
 use crate::cgroup::Cgroup;
 use crate::create::explain;
@@ -120,6 +121,8 @@ pub struct Transaction<'a> {
     steps: Vec<Box<dyn Step + 'a>>,
     /// A step before these writes may write the same files, so that what they hold now is no reason to pass one over.
     stirred: bool,
+    /// The lines of files that are written: what one holds now is no reason to pass a second write over.
+    lines: Vec<(PathBuf, String)>,
 }
 
 /// Steps of which everything is known and nothing done.
@@ -156,7 +159,10 @@ impl<'a> Transaction<'a> {
                 let text = format!("{}: the container has no {} cgroup", write.field, write.controller);
                 Error::unsupported(text)
             })?;
-            let always = self.stirred;
+            let key = line_key(&write.file, &write.value).unwrap_or_default();
+            let line = (dir.path().join(write.file.as_ref()), key.to_string());
+            let always = self.stirred || self.lines.contains(&line);
+            self.lines.push(line);
             self.step(FileStep { dir, write: write.clone(), undo: Vec::new(), skip: false, always });
         }
         Ok(self)

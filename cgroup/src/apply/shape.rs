@@ -1,7 +1,7 @@
 //! How files are read and put back: most hold one value, some a line for each device or interface.
 
 /// The key of a line, for files that have one for each device or name.
-fn key<'a>(file: &str, value: &'a str) -> Option<&'a str> {
+pub fn line_key<'a>(file: &str, value: &'a str) -> Option<&'a str> {
     let first = value.split_whitespace().next()?;
     let device = first.split_once(':').is_some_and(|(a, b)| number(a) && number(b));
     let named =
@@ -14,7 +14,7 @@ fn number(text: &str) -> bool {
 }
 
 /// What follows the key to put a line back to where it is not listed.
-fn unset(file: &str) -> &'static str {
+pub fn unset_line(file: &str) -> &'static str {
     match file {
         "io.max" => "rbps=max wbps=max riops=max wiops=max",
         "io.latency" => "target=0",
@@ -34,8 +34,8 @@ fn line_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 
 /// What is in force of that which `value` would change, as a line that puts it back.
 pub fn present(file: &str, text: &str, value: &str) -> String {
-    match key(file, value) {
-        Some(key) => format!("{key} {}", line_of(text, key).unwrap_or(unset(file))),
+    match line_key(file, value) {
+        Some(key) => format!("{key} {}", line_of(text, key).unwrap_or(unset_line(file))),
         None => scalar(file, text),
     }
 }

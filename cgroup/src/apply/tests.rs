@@ -126,3 +126,14 @@ fn a_missing_file_is_named_before_anything_is_written() {
     t.writes(&cgroup, &[write("memory.swap.max", "0").optional(true)]).unwrap();
     assert_eq!(t.run().unwrap(), []);
 }
+
+/// What a file holds now is no reason to pass a write over that comes after another to the same file.
+#[test]
+fn the_later_of_two_writes_holds() {
+    let tree = Tree::new("later", &FILES);
+    let cgroup = tree.cgroup();
+    let mut t = Transaction::new();
+    t.writes(&cgroup, &[write("memory.max", "4096"), write("memory.max", "max")]).unwrap();
+    t.run().unwrap();
+    assert_eq!(fs::read_to_string(tree.0.join("memory.max")).unwrap().trim(), "max");
+}

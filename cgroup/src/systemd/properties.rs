@@ -68,7 +68,20 @@ pub fn properties(mode: Mode, resources: &Resources, version: Option<u32>) -> Re
     for (file, value) in &resources.unified {
         unified(file, value.trim(), &since, &mut out)?;
     }
-    Ok(out)
+    Ok(last_words(out))
+}
+
+/// Of values said twice the later holds. Lists add up.
+fn last_words(mut all: Vec<Property>) -> Vec<Property> {
+    let list = |p: &Property| matches!(&p.value, Value::Array(element, _) if element.starts_with('('));
+    let mut i = 0;
+    while i < all.len() {
+        match !list(&all[i]) && all[i + 1..].iter().any(|later| later.name == all[i].name) {
+            true => drop(all.remove(i)),
+            false => i += 1,
+        }
+    }
+    all
 }
 
 fn cpu_properties(cpu: &Cpu, mode: Mode, since: &dyn Fn(u32) -> bool, out: &mut Vec<Property>) -> Result<()> {
@@ -209,12 +222,17 @@ fn io_lines(value: &str, file: &str, out: &mut Vec<Property>) -> Option<()> {
         let mut words = line.split_whitespace();
         let device = words.next()?;
         if file == "io.weight" {
-            let weight = words.next().unwrap_or(device).parse().ok();
+            let weight: Option<u64> = words.next().unwrap_or(device).parse().ok();
+            // systemd can't forget one device's weight: "8:0 default" is said as the weight for all.
+            let usual = out.iter().rev().find(|p| p.name == "IOWeight").map(|p| p.value.clone());
+            let usual = if let Some(Value::U64(n)) = usual { n } else { 100 };
             match (device.contains(':'), weight) {
                 (false, Some(n)) => out.push(Property::number("IOWeight", n)),
-                (true, Some(n)) => lists.entry("IODeviceWeight").or_default().push((device.to_string(), n)),
-                // "8:0 default"
-                (_, None) => {}
+                (true, n) => {
+                    let pair = (device.to_string(), n.unwrap_or(usual));
+                    lists.entry("IODeviceWeight").or_default().push(pair);
+                }
+                (false, None) => {}
             }
             continue;
         }
@@ -321,6 +339,24 @@ mod tests {
             ("IOWriteBandwidthMax".to_string(), pair("/dev/block/7:0", 9)),
         ];
         assert_eq!(of(json, Mode::V2), want);
+    }
+
+    #[test]
+    fn the_last_word_holds() {
+        let json = r#"{"memory":{"limit":1000},"pids":{"limit":5},"unified":{"memory.max":"2000","pids.max":"max"}}"#;
+        assert_eq!(of(json, Mode::V2), [number("MemoryMax", 2000), number("TasksMax", u64::MAX)]);
+    }
+
+    #[test]
+    fn weights_go_back_to_the_usual() {
+        let pair = |n| {
+            let pair = Value::Struct(vec![Value::str("/dev/block/8:0"), Value::U64(n)]);
+            ("IODeviceWeight".to_string(), Value::Array("(st)".into(), vec![pair]))
+        };
+        let json = r#"{"unified":{"io.weight":"100\n8:0 default"}}"#;
+        assert_eq!(of(json, Mode::V2), [number("IOWeight", 100), pair(100)]);
+        let json = r#"{"blockIO":{"weight":20},"unified":{"io.weight":"8:0 default"}}"#;
+        assert_eq!(of(json, Mode::V2), [number("IOWeight", 102), pair(102)]);
     }
 
     #[test]

@@ -150,6 +150,81 @@ fn layers_and_engines() {
     );
 }
 
+/// The operator's knobs outlive what engines send, which is everything they know each time; runc's flag of the same spelling
+/// is the operator's later word, a flag of another spelling isn't.
+#[test]
+fn the_operators_knobs_and_runcs_flags() {
+    ours!();
+    let mib = |n: u64| (n << 20).to_string();
+    let c = Container::sleeping("later");
+    c.create_with(&["--pids-limit", "44"]).ok();
+    c.start().ok();
+    update(&c, &["--memory-limit", "96MiB"]).ok();
+    let json = json!({ "memory": { "limit": 64 << 20, "reservation": 32 << 20 }, "cpu": { "shares": 512 }, "pids": { "limit": 77 } });
+    let engine = || c.runtime().args(["update", "--resources", "-", &c.id]).stdin(json.to_string()).ok();
+    engine();
+    assert_eq!(
+        (pids(&c), memory(&c)),
+        ("44".into(), mib(96)),
+        "an engine's update took the operator's knobs"
+    );
+    // Another spelling: the knob has precedence, and it is said.
+    let out = update(&c, &["--memory", "48m"]).ok();
+    assert!(format!("{out}").contains("memory.limit: the operator says 96MiB and has precedence"), "{out}");
+    assert_eq!(memory(&c), mib(96));
+    // The same spelling: the later word counts.
+    update(&c, &["--pids-limit", "55"]).ok();
+    assert_eq!(pids(&c), "55");
+    let knob = json!({ "hydra": { "pids.limit": 33 } }).to_string();
+    c.runtime().args(["update", "--resources", "-", &c.id]).stdin(knob).ok();
+    assert_eq!(pids(&c), "33");
+    engine();
+    assert_eq!(pids(&c), "33");
+    update(&c, &["--unset", "memory.limit", "--unset", "pids.limit"]).ok();
+    assert_eq!((pids(&c), memory(&c)), ("77".into(), mib(64)));
+}
+
+/// The operator's class covers the annotation's, and goes alone; annotations can be taken away by their names.
+#[test]
+fn classes_and_annotations_go_again() {
+    ours!();
+    let c = annotated(Container::sleeping("unset"), &[("hydra.class", "gold"), ("hydra.cpu.weight", "200")]);
+    let config = classes(&c, "[class.gold.pids]\nlimit = 40\n[class.silver.pids]\nlimit = 30\n");
+    up_with(&c, &config, &[]);
+    assert_eq!(pids(&c), "40");
+    update(&c, &["--unset", "class"])
+        .fails_with("'class' is not set by the operator: it comes from the annotation");
+    update(&c, &["--class", "silver"]).ok();
+    assert_eq!(pids(&c), "30");
+    update(&c, &["--unset", "class"]).ok();
+    assert_eq!(pids(&c), "40");
+    update(&c, &["--unset", "hydra.class", "--unset", "hydra.cpu.weight"]).ok();
+    assert_eq!((pids(&c).as_str(), inspected(&c).as_array().unwrap().len()), ("max", 0));
+    let file = if v2() { "cpu.weight" } else { "cpu.shares" };
+    assert_eq!(c.cgroup_file("cpu", file).unwrap(), if v2() { "100" } else { "1024" });
+}
+
+/// A raw file and the knob that is kept in it: the stronger layer's word holds, whichever it is.
+#[test]
+fn raw_files_and_knobs_are_one() {
+    ours!();
+    let c = annotated(Container::sleeping("one"), &[("hydra.cgroup.pids.max", "44")]).up();
+    let json = json!({ "hydra": { "pids.limit": 55 } }).to_string();
+    c.runtime().args(["update", "--resources", "-", &c.id]).stdin(json).ok();
+    assert_eq!(pids(&c), "55");
+    let names = |c: &Container| {
+        let rows = inspected(c);
+        rows.as_array().unwrap().iter().map(|r| r["knob"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&c), ["pids.limit"]);
+    update(&c, &["--cgroup-file", "pids.max=66"]).ok();
+    assert_eq!((pids(&c).as_str(), names(&c)), ("66", vec!["cgroup.pids.max".to_string()]));
+    update(&c, &["--unset", "cgroup.pids.max"]).ok();
+    assert_eq!(pids(&c), "44");
+    update(&c, &["--cgroup-file", "cpu.max=1000 10000", "--cpu-max", "50%"])
+        .fails_with("cgroup.cpu.max: '1000 10000' and cpu.max say the same thing; allowed: one of the two");
+}
+
 /// `--reload` applies changed classes to those that run in them; `--select` and several IDs.
 #[test]
 fn many_containers_at_once() {

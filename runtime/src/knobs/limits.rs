@@ -14,8 +14,8 @@ use netlimit::Cap;
 use serde::{Deserialize, Serialize};
 
 pub use blkio::{throttle_index, throttles, upsert, NOT_BUFFERED, NO_DEVICE};
-pub use lift::lift;
 use lift::usual;
+pub use lift::{lift, lift_weights, loopback};
 
 use super::layers::{Asked, Effective};
 use super::table::{Value, RAW};
@@ -112,6 +112,8 @@ pub struct Limits {
     pub resources: Resources,
     /// Written after the resources, in the order of the file names.
     pub raw: BTreeMap<Line, String>,
+    /// What takes back raw lines that nobody asks for any more. Written before the resources.
+    pub lifted: BTreeMap<Line, String>,
     pub net: netlimit::Limits,
     pub totals: Totals,
     /// The devices that share the totals.
@@ -128,8 +130,12 @@ impl Limits {
     pub fn of_unit(&self, mode: Mode) -> Resources {
         let mut resources = self.resources.clone();
         if mode == Mode::V2 {
-            for ((file, _), line) in self.raw.iter().filter(|(line, _)| usual(line).is_some()) {
-                let text = resources.unified.entry(file.clone()).or_default();
+            // systemd has one property for both weights. What is usual is the same for them.
+            let weight = |file: &str| if file == "io.bfq.weight" { "io.weight" } else { file }.to_string();
+            let lifted = self.lifted.iter().map(|((file, _), line)| (weight(file), line));
+            let known = self.raw.iter().filter(|(line, _)| usual(line).is_some());
+            for (file, line) in lifted.chain(known.map(|((file, _), line)| (file.clone(), line))) {
+                let text = resources.unified.entry(file).or_default();
                 *text = format!("{text}\n{line}").trim().to_string();
             }
         }
@@ -138,11 +144,47 @@ impl Limits {
 
     /// The raw lines as writes for a cgroup.
     pub fn raw_writes(&self) -> Result<Vec<cgroup::Write>> {
-        let mut writes = Vec::new();
-        for ((file, _), line) in &self.raw {
-            writes.extend(cgroup::Write::raw(file, line, "knob").map_err(|e| Error::invalid(e.to_string()))?);
+        writes(&self.raw)
+    }
+
+    /// What takes back former raw lines, as writes for a cgroup.
+    pub fn lifting_writes(&self) -> Result<Vec<cgroup::Write>> {
+        writes(&self.lifted)
+    }
+
+    /// The knob that a write comes from.
+    fn knob_of<'a>(&self, effective: &'a Effective, write: &cgroup::Write) -> Option<&'a str> {
+        let file = write.file.as_ref();
+        let key = cgroup::apply::line_key(file, &write.value).unwrap_or_default();
+        let device = |known: &Device| known.to_string() == key;
+        let found = effective.0.iter().find(|(name, asked)| match (name.strip_prefix(RAW), &asked.value) {
+            (Some(raw), _) => raw == file,
+            _ if !asked.knob.writes(file) => false,
+            (_, Value::Devices(_)) => self.placed.iter().any(|p| p.knob == **name && device(&p.device)),
+            (_, Value::Keyed(list)) => {
+                list.iter().any(|(k, _)| k == key || file.split('.').nth(1) == Some(k))
+            }
+            _ if name.starts_with("blkio.total-") => self.shared.iter().any(device),
+            _ => key.is_empty(),
+        });
+        found.map(|(name, _)| name.as_str())
+    }
+}
+
+fn writes(lines: &BTreeMap<Line, String>) -> Result<Vec<cgroup::Write>> {
+    let mut writes = Vec::new();
+    for ((file, _), line) in lines {
+        writes.extend(cgroup::Write::raw(file, line, "knob").map_err(|e| Error::invalid(e.to_string()))?);
+    }
+    Ok(writes)
+}
+
+/// Messages name the knob where one is behind a write. `said` are the knobs with what they came to.
+pub fn name_writes(writes: &mut [cgroup::Write], said: &[(&Effective, &Limits)]) {
+    for write in writes {
+        if let Some(knob) = said.iter().find_map(|(knobs, limits)| limits.knob_of(knobs, write)) {
+            write.field = knob.to_string().into();
         }
-        Ok(writes)
     }
 }
 
@@ -156,13 +198,76 @@ pub fn limits(base: &Resources, effective: &Effective, world: &World<'_>) -> Res
         put(&mut limits, name, asked, world).with_context(|| format!("from the {}", asked.from))?;
     }
     blkio::share_totals(&mut limits, world)?;
+    check_swap(&limits, effective)?;
+    no_weight_while_idle(&mut limits);
     Ok(limits)
 }
 
-/// A file of config.json's `unified` that a knob sets too must not be written after it.
+/// A file of config.json's `unified` that a knob sets too must not be written after it. Of files with a line for each
+/// device or name only the lines that the knob sets go.
 fn forget_unified(unified: &mut BTreeMap<String, String>, asked: &Asked) {
-    for file in asked.knob.v2.split([',', ' ']).filter(|f| *f != "io.max" && f.contains('.')) {
-        unified.remove(file);
+    if let (true, Value::Keyed(list)) = (asked.knob.writes("hugetlb.SIZE.max"), &asked.value) {
+        for (size, _) in list {
+            unified.remove(&format!("hugetlb.{size}.max"));
+            unified.remove(&format!("hugetlb.{size}.rsvd.max"));
+        }
+    }
+    if !matches!(asked.value, Value::Keyed(_) | Value::Devices(_)) && !asked.knob.writes("io.max") {
+        for file in asked.knob.v2.split([',', ' ']).filter(|f| f.contains('.')) {
+            forget_line(unified, file, "");
+        }
+    }
+}
+
+/// Takes the line for a device or name, or the one for none, out of a file of `unified`.
+fn forget_line(unified: &mut BTreeMap<String, String>, file: &str, key: &str) {
+    let Some(text) = unified.remove(file) else { return };
+    let rest: Vec<&str> = text.lines().filter(|line| line_key(file, line) != key).collect();
+    if !rest.is_empty() {
+        unified.insert(file.into(), rest.join("\n"));
+    }
+}
+
+/// The sum of memory and swap must not be below memory. Said here, where it is known who said which.
+fn check_swap(limits: &Limits, effective: &Effective) -> Result<()> {
+    let said = ["memory.limit", "memory.swap"].map(|name| effective.0.get(name));
+    let memory = limits.resources.memory.clone().unwrap_or_default();
+    let (Some(limit), Some(swap)) = (memory.limit, memory.swap) else { return Ok(()) };
+    let fits = limit == 0 || swap <= 0 || limit > 0 && swap >= limit;
+    if fits || said.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let who =
+        |asked: Option<&Asked>| asked.map_or("container's configuration".into(), |a| a.from.to_string());
+    let limit = if limit < 0 { "max".into() } else { limit.to_string() };
+    invalid!(
+        "memory.swap: '{swap}' (from the {}) is memory and swap together and less than memory.limit {limit} (from the {}); \
+         allowed: {limit} and above",
+        who(said[1]),
+        who(said[0])
+    )
+}
+
+/// The container runs only where nothing else wants the CPU.
+fn idle(limits: &Limits) -> bool {
+    let text = limits.raw.get(&("cpu.idle".into(), String::new()));
+    let text = text.or_else(|| limits.resources.unified.get("cpu.idle"));
+    match text {
+        Some(text) => text.trim() == "1",
+        None => limits.resources.cpu.as_ref().is_some_and(|cpu| cpu.idle == Some(1)),
+    }
+}
+
+/// The kernel refuses a weight while cpu.idle is 1.
+fn no_weight_while_idle(limits: &mut Limits) {
+    if !idle(limits) {
+        return;
+    }
+    for file in ["cpu.weight", "cpu.weight.nice", "cpu.shares"] {
+        let raw = limits.raw.remove(&(file.into(), String::new())).is_some();
+        if limits.resources.unified.remove(file).is_some() || raw {
+            limits.notes.push(format!("{file} is ignored while cpu.idle is on"));
+        }
     }
 }
 
@@ -186,23 +291,18 @@ fn put_raw(limits: &mut Limits, file: &str, asked: &Asked, world: &World<'_>) ->
             "{RAW}{file}: this host has no cgroup controller {controller}"
         )));
     }
-    limits.resources.unified.remove(file);
     if let Value::Text(text) = &asked.value {
         for line in text.lines().filter(|l| !l.trim().is_empty()) {
+            forget_line(&mut limits.resources.unified, file, &line_key(file, line));
             limits.raw.insert((file.into(), line_key(file, line)), line.trim().into());
         }
     }
     Ok(())
 }
 
-/// Files of one line for each device or name begin their lines with it.
+/// What a line is for, in files of one for each device or name; empty elsewhere.
 fn line_key(file: &str, line: &str) -> String {
-    let many = ["io.max", "io.weight", "io.bfq.weight", "io.latency", "rdma.max", "misc.max"].contains(&file)
-        || file.ends_with("_device");
-    match line.split_once([' ', '\t']) {
-        Some((key, _)) if many => key.into(),
-        _ => String::new(),
-    }
+    cgroup::apply::line_key(file, line).unwrap_or_default().to_string()
 }
 
 fn amount(value: &Value) -> Amount {
@@ -219,9 +319,20 @@ fn put_memory(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>)
     let memory = limits.resources.memory.get_or_insert_default();
     let v1 = version == Version::V1;
     match name {
-        "memory.limit" => memory.limit = Some(amount.signed()),
+        "memory.limit" => {
+            memory.swap = moved_swap(memory.limit, memory.swap, amount.signed());
+            memory.limit = Some(amount.signed());
+        }
         "memory.swap" => memory.swap = Some(amount.signed()),
-        "memory.reservation" | "memory.low" => memory.reservation = Some(amount.signed()),
+        // As it is: in the resources 0 would mean "as before".
+        "memory.reservation" | "memory.low" => {
+            memory.reservation = None;
+            let (file, text) = match v1 {
+                true => (asked.knob.v1, amount.signed().to_string()),
+                false => (asked.knob.v2, amount.to_string()),
+            };
+            limits.raw.insert((file.into(), String::new()), text);
+        }
         "memory.swappiness" if v1 => memory.swappiness = amount.number(),
         "memory.swappiness" => {
             let text = "memory.swappiness: cgroup v2 has no such limit: use memory.swap-max";
@@ -250,6 +361,16 @@ fn put_memory(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>)
         }
     }
     Ok(())
+}
+
+/// A weaker sum of memory and swap follows the limit: the room for swap that was asked for stays.
+fn moved_swap(before: Option<i64>, sum: Option<i64>, limit: i64) -> Option<i64> {
+    match (before, sum) {
+        (_, Some(sum)) if sum <= 0 => Some(sum),
+        (_, Some(_)) if limit < 0 => Some(-1),
+        (Some(before), Some(sum)) if before > 0 => Some(limit.saturating_add((sum - before).max(0))),
+        (_, sum) => sum.map(|sum| sum.max(limit)),
+    }
 }
 
 fn put_cpu(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) -> Result<()> {

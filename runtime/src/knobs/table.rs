@@ -481,6 +481,15 @@ impl Knob {
         matches!(self.grammar, One(_) | Devices(_) | Keyed(_) | CpuMaxValue)
     }
 
+    /// The value is kept in this file of the kernel, of either version.
+    pub fn writes(&self, file: &str) -> bool {
+        let words = self.v1.split([' ', ',']).chain(self.v2.split([' ', ',']));
+        words.filter(|word| word.contains('.')).any(|known| match known.split_once("SIZE") {
+            Some((before, after)) => file.starts_with(before) && file.ends_with(after),
+            None => known == file,
+        })
+    }
+
     fn unit(&self) -> Option<Unit> {
         match self.grammar {
             One(unit) | Number(unit) | Devices(unit) | Keyed(unit) => Some(unit),

@@ -10,13 +10,16 @@ use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cgroup::apply::line_key;
+use cgroup::layout::Version;
 use cgroup::systemd::PropertyStep;
-use cgroup::{Cgroup, Change, Layout, Location, Resources, Transaction};
+use cgroup::{Cgroup, Change, Layout, Location, Resources, Transaction, Write};
 use serde::Serialize;
 
 use super::applied::Saved;
 use super::base;
 use super::devices::Resolver;
+use super::layers::{self, check, PREFIX};
 use super::limits::{self, throttles, upsert, Limits, World};
 use super::stats;
 use crate::cli;
@@ -29,6 +32,8 @@ use journal::Journal;
 #[derive(Debug, Default)]
 pub struct Request {
     change: Resources,
+    /// Knobs whose flag is runc's and was given as such.
+    respelled: Vec<&'static str>,
     set: Vec<(String, String)>,
     unset: Vec<String>,
     /// `Some(None)` takes the class away.
@@ -53,7 +58,11 @@ impl Request {
             request.set.push(super::from_flag(flag, value)?);
         }
         match args.resources.as_deref() {
-            None => request.change = base::from_flags(&args.flags)?,
+            None => {
+                request.change = base::from_flags(&args.flags)?;
+                let knobs = args.flags.iter().filter_map(|(flag, _)| super::knob_of(flag));
+                request.respelled = knobs.filter(|knob| knob.runc_flag).map(|knob| knob.name).collect();
+            }
             Some(path) => {
                 let given = base::from_json(&read(path)?)?;
                 request.change = given.resources;
@@ -66,9 +75,11 @@ impl Request {
                 }
             }
         }
-        for (knob, value) in &request.set {
-            super::table::find(knob)?.parse(knob, value)?;
-        }
+        check(&request.set.iter().cloned().collect())?;
+        let annotations = request.annotations.iter();
+        let annotations =
+            annotations.filter_map(|(k, v)| Some((k.strip_prefix(PREFIX)?.to_string(), v.clone())));
+        check(&annotations.filter(|(k, _)| k != "class").collect()).context("annotation")?;
         Ok(request)
     }
 
@@ -90,8 +101,9 @@ impl Request {
         for knob in &self.unset {
             layers.unset(knob)?;
         }
-        // The later word of the same operator counts.
-        base::said(&self.change).for_each(|knob| drop(layers.operator.remove(knob)));
+        // Knob and runc's flag are one spelling here: the later word of the same operator counts. Engines, which send
+        // whole resources as JSON, take nothing back.
+        self.respelled.iter().for_each(|knob| drop(layers.operator.remove(*knob)));
         for (knob, value) in &self.set {
             layers.set(knob, value)?;
         }
@@ -187,16 +199,23 @@ fn keep_split(cgroup: &Cgroup, before: &Saved, new: &mut Limits) {
     }
 }
 
-/// A cpuset that nobody limits any more has all that its parent has; v1 doesn't take an empty list.
-fn fill_cpusets(cgroup: &Cgroup, limits: &mut Limits) {
+/// A cpuset that nobody limits any more has all that its parent has. The kernel takes no empty list while processes are in
+/// the cgroup: on v1 the parent's list says it, on v2, where no list gives more than the parent has, all there can be.
+fn fill_cpusets(cgroup: &Cgroup, layout: &Layout, limits: &mut Limits) {
     let Some(cpu) = &mut limits.resources.cpu else { return };
-    let Some(parent) = cgroup.dir("cpuset").and_then(|dir| dir.path().parent().map(PathBuf::from)) else {
-        return;
-    };
-    for (list, file) in [(&mut cpu.cpus, "cpuset.cpus"), (&mut cpu.mems, "cpuset.mems")] {
-        if list.as_deref() == Some("") {
-            *list = fs::read_to_string(parent.join(file)).ok().map(|t| t.trim().to_string());
+    let parent = cgroup.dir("cpuset").and_then(|dir| dir.path().parent().map(PathBuf::from));
+    for (list, file, all) in [
+        (&mut cpu.cpus, "cpuset.cpus", "/sys/devices/system/cpu/possible"),
+        (&mut cpu.mems, "cpuset.mems", "/sys/devices/system/node/possible"),
+    ] {
+        if list.as_deref() != Some("") {
+            continue;
         }
+        let read = |path: &Path| fs::read_to_string(path).ok().map(|t| t.trim().to_string());
+        *list = match layout.version_of("cpuset") {
+            Some(Version::V2) => read(Path::new(all)),
+            _ => parent.as_ref().and_then(|parent| read(&parent.join(file))),
+        };
     }
 }
 
@@ -218,9 +237,27 @@ pub fn update(
     saved.note(&new);
     let old = limits_before(subject, &layout, &resolver)?;
     limits::lift(&old, &mut new, &saved.originals);
-    fill_cpusets(&cgroup, &mut new);
-    let plan = cgroup.plan(&layout, &new.resources)?;
-    let raw = new.raw_writes()?;
+    let has =
+        |file: &str| cgroup.dir(file.split('.').next().unwrap_or_default()).is_some_and(|d| d.has(file));
+    limits::lift_weights(&old, &mut new, &has);
+    if let Some(record) = &saved.net {
+        new.net.count_loopback =
+            limits::loopback(old.net.count_loopback, new.net.count_loopback, record.network);
+    }
+    fill_cpusets(&cgroup, &layout, &mut new);
+    let mut plan = cgroup.plan(&layout, &new.resources)?;
+    let mut raw = new.raw_writes()?;
+    // What a weaker layer says now comes in place of what was lifted, and what is said raw in place of the rest.
+    new.lifted.retain(|(file, key), _| {
+        let line = |w: &Write| w.file == *file && line_key(file, &w.value).unwrap_or_default() == key;
+        !plan.writes.iter().any(line)
+    });
+    let mut lifted = new.lifting_writes()?;
+    plan.writes.retain(|w| line_key(&w.file, &w.value).is_some() || raw.iter().all(|r| r.file != w.file));
+    let said = [(&saved.layers.effective()?, &new), (&subject.saved.layers.effective()?, &old)];
+    for writes in [&mut lifted, &mut plan.writes, &mut raw] {
+        limits::name_writes(writes, &said);
+    }
     for write in &raw {
         let known = saved.originals.contains_key(write.file.as_ref());
         if let Some(text) = cgroup.dir(&write.controller).and_then(|d| d.peek(&write.file)).filter(|_| !known)
@@ -239,7 +276,7 @@ pub fn update(
             all.step(step);
         }
     }
-    all.writes(&cgroup, &plan.writes)?.writes(&cgroup, &raw)?;
+    all.writes(&cgroup, &lifted)?.writes(&cgroup, &plan.writes)?.writes(&cgroup, &raw)?;
     let (step, net) = net::step(subject, &new, &old, &record)?.unzip();
     if let Some(step) = step {
         all.step(step);
@@ -300,10 +337,12 @@ pub fn update(
 
 /// What was asked for as the container's own and a stronger layer decides.
 fn outvoted(request: &Request, saved: &Saved) -> Result<Vec<String>> {
+    let said: Vec<_> = base::said(&request.change).collect();
     let effective = saved.layers.effective()?.0;
-    let winners = base::said(&request.change).filter_map(|knob| effective.get(knob));
-    let text = |asked: &super::layers::Asked| {
-        format!("{}: the {} says {} and has precedence", asked.knob.name, asked.from, asked.text)
+    let winners =
+        effective.iter().filter(|(name, _)| said.iter().any(|s| s == name || layers::same(s, name)));
+    let text = |(name, asked): (&String, &layers::Asked)| {
+        format!("{name}: the {} says {} and has precedence", asked.from, asked.text)
     };
     Ok(winners.map(text).collect())
 }

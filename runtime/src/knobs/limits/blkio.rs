@@ -6,7 +6,7 @@ use cgroup::block::Device;
 use cgroup::layout::Version;
 use cgroup::resources::{BlockIo, ThrottleDevice, WeightDevice};
 
-use super::{amount, Limits, Placed, World};
+use super::{amount, forget_line, Limits, Placed, World};
 use crate::error::{Context, Result};
 use crate::invalid;
 use crate::knobs::layers::Asked;
@@ -98,6 +98,9 @@ fn put_device(limits: &mut Limits, knob: &str, device: Device, amount: Option<u6
         io.weight_device.retain(|w| (w.major, w.minor) != (major, minor));
         let weight = amount.map(|n| n as u16);
         io.weight_device.push(WeightDevice { major, minor, weight, leaf_weight: None });
+        for file in ["io.weight", "io.bfq.weight"] {
+            forget_line(&mut limits.resources.unified, file, &device.to_string());
+        }
     } else if knob == "latency" {
         let target = amount.map_or("max".into(), |n| n.to_string());
         limits.raw.insert(("io.latency".into(), device.to_string()), format!("{device} target={target}"));
@@ -105,14 +108,32 @@ fn put_device(limits: &mut Limits, knob: &str, device: Device, amount: Option<u6
         let Some(index) = THROTTLES.iter().position(|(name, _)| *name == knob) else { return };
         // 0 lifts, as in the OCI specification.
         upsert(throttles(io, index), device, amount.unwrap_or(0));
-        let unified = &mut limits.resources.unified;
-        if let Some(text) = unified.remove("io.max") {
-            let rest = without(&text, device, THROTTLES[index].1);
-            if !rest.is_empty() {
-                unified.insert("io.max".into(), rest);
+        forget_rate(&mut limits.resources.unified, device, index);
+    }
+}
+
+/// Takes a device's rate out of config.json's `io.max`, which is written later, and says what it was.
+fn forget_rate(unified: &mut BTreeMap<String, String>, device: Device, index: usize) -> Option<u64> {
+    let text = unified.remove("io.max")?;
+    let (name, key) = (device.to_string(), THROTTLES[index].1);
+    let mut was = None;
+    let mut keep = |line: &str| {
+        let mut words = line.split_whitespace();
+        let first = words.next()?;
+        let mut rest = String::new();
+        for word in words {
+            match word.split_once('=') {
+                Some((k, rate)) if first == name && k == key => was = rate.parse().ok(),
+                _ => rest = format!("{rest} {word}"),
             }
         }
+        (!rest.is_empty()).then(|| format!("{first}{rest}"))
+    };
+    let rest = text.lines().filter_map(&mut keep).collect::<Vec<_>>().join("\n");
+    if !rest.is_empty() {
+        unified.insert("io.max".into(), rest);
     }
+    was
 }
 
 /// The throttles by knob and by key in io.max.
@@ -144,18 +165,6 @@ pub fn upsert(list: &mut Vec<ThrottleDevice>, device: Device, rate: u64) {
     }
 }
 
-/// `io.max` lines without one key of one device.
-fn without(text: &str, device: Device, key: &str) -> String {
-    let name = device.to_string();
-    let keep = |line: &str| {
-        let mut words = line.split_whitespace();
-        let first = words.next()?;
-        let rest: Vec<_> = words.filter(|w| first != name || w.split('=').next() != Some(key)).collect();
-        (!rest.is_empty()).then(|| format!("{first} {}", rest.join(" ")))
-    };
-    text.lines().filter_map(keep).collect::<Vec<_>>().join("\n")
-}
-
 /// Until the helper knows better, every device gets an equal share of each total.
 pub fn share_totals(limits: &mut Limits, world: &World<'_>) -> Result<()> {
     if limits.totals.is_empty() {
@@ -169,6 +178,10 @@ pub fn share_totals(limits: &mut Limits, world: &World<'_>) -> Result<()> {
         let Some(total) = total else { continue };
         for device in &devices {
             let share = (total / devices.len() as u64).max(1);
+            let share = match forget_rate(&mut limits.resources.unified, *device, index) {
+                Some(own) => share.min(own),
+                None => share,
+            };
             let list = throttles(limits.resources.block_io.get_or_insert_default(), index);
             upsert(list, *device, capped(share, list, *device));
         }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use cgroup::block::Device;
-use cgroup::resources::{HugepageLimit, WeightDevice};
-use netlimit::Cap;
+use cgroup::resources::HugepageLimit;
+use netlimit::{Cap, Network};
 
-use super::{throttles, upsert, Limits, Line};
+use super::{idle, throttles, upsert, Limits, Line};
 
-/// What takes back that which `old` had set and `new` doesn't name any more. `Resources` and raw lines are added to
-/// `new`; net limits lifted. Files whose usual value nobody knows are left to `originals`.
+/// What takes back that which `old` had set and `new` doesn't name any more is added to `new`. Files whose usual value nobody
+/// knows are left to `originals`. Weights of block IO are for [`lift_weights`], `count_loopback` is for [`loopback`].
 pub fn lift(old: &Limits, new: &mut Limits, originals: &BTreeMap<String, String>) {
     for index in 0..4 {
         let had = old.resources.block_io.clone().map(|mut io| std::mem::take(throttles(&mut io, index)));
@@ -21,7 +21,6 @@ pub fn lift(old: &Limits, new: &mut Limits, originals: &BTreeMap<String, String>
             }
         }
     }
-    lift_block_weights(old, new);
     lift_memory_and_cpu(old, new);
     if old.resources.pids.as_ref().is_some_and(|p| p.limit.is_some()) {
         new.resources.pids.get_or_insert_default().limit.get_or_insert(-1);
@@ -32,27 +31,39 @@ pub fn lift(old: &Limits, new: &mut Limits, originals: &BTreeMap<String, String>
             new.resources.hugepage_limits.push(limit);
         }
     }
-    for line in old.raw.keys() {
-        if !new.raw.contains_key(line) && !new.resources.unified.contains_key(&line.0) {
-            if let Some(text) = usual(line).or_else(|| originals.get(&line.0).cloned()) {
-                new.raw.insert(line.clone(), text);
+    for line in old.raw.keys().filter(|line| !new.raw.contains_key(*line)).cloned().collect::<Vec<_>>() {
+        let cpu = &mut new.resources.cpu;
+        match line.0.as_str() {
+            "cpuset.cpus" => drop(cpu.get_or_insert_default().cpus.get_or_insert_default()),
+            "cpuset.mems" => drop(cpu.get_or_insert_default().mems.get_or_insert_default()),
+            file => {
+                if let Some(text) = usual(&line).or_else(|| originals.get(file).cloned()) {
+                    new.lifted.insert(line, text);
+                }
             }
         }
     }
     lift_net(&old.net, &mut new.net);
 }
 
-fn lift_block_weights(old: &Limits, new: &mut Limits) {
-    const USUAL: u16 = 100;
-    let Some(had) = &old.resources.block_io else { return };
-    let io = new.resources.block_io.get_or_insert_default();
-    if had.weight.is_some() {
-        io.weight.get_or_insert(USUAL);
-    }
-    for gone in &had.weight_device {
-        if !io.weight_device.iter().any(|w| (w.major, w.minor) == (gone.major, gone.minor)) {
-            io.weight_device.push(WeightDevice { weight: Some(io.weight.unwrap_or(USUAL)), ..gone.clone() });
-        }
+/// The same for weights of block IO, which are kept in the first of these files that the cgroup has.
+pub fn lift_weights(old: &Limits, new: &mut Limits, has: &dyn Fn(&str) -> bool) {
+    let files = [
+        ("blkio.weight", "blkio.weight_device"),
+        ("blkio.bfq.weight", "blkio.bfq.weight_device"),
+        ("io.bfq.weight", "io.bfq.weight"),
+        ("io.weight", "io.weight"),
+    ];
+    let Some((file, per_device)) = files.into_iter().find(|(file, _)| has(file)) else { return };
+    let had = old.resources.block_io.clone().unwrap_or_default();
+    let asked = new.resources.block_io.clone().unwrap_or_default();
+    let all = (had.weight.is_some() && asked.weight.is_none()).then(|| (file.to_string(), String::new()));
+    let gone = had.weight_device.iter().map(|w| (w.major, w.minor));
+    let gone = gone.filter(|d| !asked.weight_device.iter().any(|w| (w.major, w.minor) == *d));
+    let each = gone.map(|(major, minor)| (per_device.to_string(), format!("{major}:{minor}")));
+    for line in all.into_iter().chain(each).filter(|line| !new.raw.contains_key(line)).collect::<Vec<_>>() {
+        let text = usual(&line).unwrap_or_default();
+        new.lifted.insert(line, text);
     }
 }
 
@@ -65,41 +76,44 @@ fn lift_memory_and_cpu(old: &Limits, new: &mut Limits) {
     if let Some(had) = &old.resources.memory {
         let has = new.resources.memory.get_or_insert_default();
         back(&had.limit, &mut has.limit, -1);
-        back(&had.swap, &mut has.swap, -1);
-        back(&had.reservation, &mut has.reservation, -1);
+        if !new.raw.contains_key(&("memory.swap.max".to_string(), String::new())) {
+            back(&had.swap, &mut has.swap, -1);
+        }
         back(&had.swappiness, &mut has.swappiness, 60);
     }
+    let idle = idle(new);
     if let Some(had) = &old.resources.cpu {
         let has = new.resources.cpu.get_or_insert_default();
-        if !new.raw.contains_key(&("cpu.weight".to_string(), String::new())) {
+        if !idle && !new.raw.contains_key(&("cpu.weight".to_string(), String::new())) {
             back(&had.shares, &mut has.shares, 1024);
         }
         back(&had.quota, &mut has.quota, -1);
         back(&had.period, &mut has.period, 100_000);
         back(&had.burst, &mut has.burst, 0);
         back(&had.idle, &mut has.idle, 0);
-        // An empty list means "as the parent"; who writes it on v1 has to fill it in.
+        // An empty list means "as the parent"; who writes it has to fill it in.
         back(&had.cpus, &mut has.cpus, String::new());
         back(&had.mems, &mut has.mems, String::new());
     }
 }
 
-/// The value that a kernel file has when nobody wrote to it.
+/// The value that a kernel file, or the line for a device or name in it, has when nobody wrote to it.
 pub fn usual((file, key): &Line) -> Option<String> {
+    if !key.is_empty() {
+        return Some(format!("{key} {}", cgroup::apply::unset_line(file)));
+    }
     Some(match file.as_str() {
         "memory.high" | "memory.max" | "memory.swap.max" | "memory.swap.high" | "memory.zswap.max" => {
             "max".into()
         }
         "memory.min" | "memory.low" | "memory.oom.group" | "cpu.idle" | "cpu.max.burst" => "0".into(),
+        "memory.soft_limit_in_bytes" => "-1".into(),
         "cpu.weight" => "100".into(),
         "pids.max" => "max".into(),
         "cpu.max" => "max 100000".into(),
-        "io.weight" if key.is_empty() || key == "default" => "default 100".into(),
-        "io.weight" => format!("{key} default"),
-        "io.latency" => format!("{key} target=max"),
-        "io.max" => format!("{key} rbps=max wbps=max riops=max wiops=max"),
-        "rdma.max" => format!("{key} hca_handle=max hca_object=max"),
-        "misc.max" => format!("{key} max"),
+        "io.weight" | "io.bfq.weight" | "blkio.bfq.weight" => "100".into(),
+        // CFQ's.
+        "blkio.weight" => "500".into(),
         _ => return None,
     })
 }
@@ -122,6 +136,10 @@ fn lift_net(old: &netlimit::Limits, new: &mut netlimit::Limits) {
     back(&old.new_conns_burst, &mut new.new_conns_burst, Cap::Max);
     back(&old.classid, &mut new.classid, 0);
     back(&old.priority, &mut new.priority, BTreeMap::new());
-    back(&old.count_loopback, &mut new.count_loopback, false);
     back(&old.ingress_mode, &mut new.ingress_mode, netlimit::IngressMode::Police);
+}
+
+/// What `count_loopback` goes back to where nobody says it any more: what the kind of network has by default.
+pub fn loopback(had: Option<bool>, has: Option<bool>, network: Network) -> Option<bool> {
+    has.or(had.map(|_| network != Network::Private))
 }

@@ -99,6 +99,8 @@ fn every_knob_goes_somewhere() {
             Grammar::Switch => "on".into(),
             Grammar::ClassId => "1:1".into(),
             Grammar::Word(words) => words[1].into(),
+            // Not less than memory's limit.
+            _ if knob.name == "memory.swap" => "2GiB".into(),
             Grammar::Keyed(_) => format!("x={}", knob.range.0.max(1)),
             _ => knob.range.0.max(1).to_string(),
         };
@@ -127,6 +129,175 @@ fn lifting_takes_back_what_is_gone() {
     let mut new = on(Version::V2, &none, &[("blkio.write-bps", "8:0=7")]).unwrap();
     lift(&old.unwrap(), &mut new, &BTreeMap::new());
     assert_eq!(rates(&new), [(A, 7), (B, 0)]);
-    assert_eq!(new.raw[&("memory.high".to_string(), String::new())], "max");
+    assert_eq!(new.lifted[&("memory.high".to_string(), String::new())], "max");
     assert_eq!(new.net.egress_rate, Some(Cap::Max));
+}
+
+fn line(file: &str, key: &str) -> Line {
+    (file.to_string(), key.to_string())
+}
+
+/// What lifts `knobs` once nobody says them.
+fn lifted(version: Version, knobs: &[(&str, &str)]) -> Limits {
+    let none = Resources::default();
+    let old = on(version, &none, knobs).unwrap();
+    let mut new = on(version, &none, &[]).unwrap();
+    lift(&old, &mut new, &BTreeMap::new());
+    new
+}
+
+#[test]
+fn protection_is_lifted_to_none() {
+    for knob in ["memory.reservation", "memory.low"] {
+        for (version, file, nothing) in
+            [(Version::V1, "memory.soft_limit_in_bytes", "-1"), (Version::V2, "memory.low", "0")]
+        {
+            let back = lifted(version, &[(knob, "1MiB")]);
+            assert_eq!(back.lifted, BTreeMap::from([(line(file, ""), nothing.to_string())]));
+            assert_eq!(back.resources.memory.unwrap_or_default().reservation, None);
+            // 0 is written, though in config.json it would mean "as before".
+            let mut base = Resources::default();
+            base.memory.get_or_insert_default().reservation = Some(5);
+            let none = on(version, &base, &[(knob, "0")]).unwrap();
+            assert_eq!(
+                (none.raw[&line(file, "")].as_str(), none.resources.memory.unwrap().reservation),
+                ("0", None)
+            );
+        }
+    }
+}
+
+#[test]
+fn weights_are_lifted_to_the_kernels_own() {
+    let none = Resources::default();
+    let old = on(Version::V2, &none, &[("blkio.weight", "300"), ("blkio.weight-device", "8:0=200")]).unwrap();
+    for (has, all, each, text) in [
+        ("io.weight", "100", "io.weight", "8:0 default"),
+        ("io.bfq.weight", "100", "io.bfq.weight", "8:0 default"),
+        ("blkio.bfq.weight", "100", "blkio.bfq.weight_device", "8:0 default"),
+        ("blkio.weight", "500", "blkio.weight_device", "8:0 0"),
+    ] {
+        let mut new = on(Version::V2, &none, &[]).unwrap();
+        lift(&old, &mut new, &BTreeMap::new());
+        lift_weights(&old, &mut new, &|file| file == has);
+        let wanted = [(line(has, ""), all.to_string()), (line(each, "8:0"), text.to_string())];
+        assert_eq!(new.lifted, BTreeMap::from(wanted));
+        let io = new.resources.block_io.clone().unwrap_or_default();
+        assert!(io.weight.is_none() && io.weight_device.is_empty());
+        let unit = new.of_unit(Mode::V2).unified.remove("io.weight");
+        let v2 = has.starts_with("io.").then(|| "100\n8:0 default".to_string());
+        assert_eq!(unit, v2, "{has}");
+    }
+    // What is asked for still is not lifted.
+    let mut new =
+        on(Version::V2, &none, &[("blkio.weight", "50"), ("blkio.weight-device", "8:0=60")]).unwrap();
+    lift_weights(&old, &mut new, &|_| true);
+    assert!(new.lifted.is_empty());
+}
+
+#[test]
+fn lines_for_devices_and_names_are_lifted_one_by_one() {
+    let knobs = [
+        ("cgroup.blkio.throttle.read_bps_device", "8:0 5\n7:1 6"),
+        ("cgroup.io.bfq.weight", "default 50\n8:0 60"),
+        ("cgroup.net_prio.ifpriomap", "lo 1\neth0 2"),
+        ("cgroup.dmem.max", "a/b 1\nc/d 2"),
+    ];
+    let all = |_: &str| Some(Version::V2);
+    let world = World { version: &all, devices: &devices };
+    let none = Resources::default();
+    let old = limits(&none, &effective(&knobs), &world).unwrap();
+    assert_eq!(old.raw.len(), 8, "{:?}", old.raw);
+    let mut new = limits(&none, &effective(&[]), &world).unwrap();
+    // Whole files as they were are no lines.
+    let originals = BTreeMap::from([("blkio.throttle.read_bps_device".to_string(), String::new())]);
+    lift(&old, &mut new, &originals);
+    let texts: Vec<_> = new.lifted.values().map(String::as_str).collect();
+    assert_eq!(texts, ["7:1 0", "8:0 0", "a/b max", "c/d max", "100", "8:0 default", "eth0 0", "lo 0"]);
+}
+
+#[test]
+fn a_weaker_unified_file_yields() {
+    let mut base = Resources::default();
+    let mut unified = |file: &str, text: &str| drop(base.unified.insert(file.into(), text.into()));
+    unified("io.max", "8:0 wbps=999999 rbps=5\n7:1 wbps=3");
+    unified("hugetlb.2MB.max", "1");
+    unified("hugetlb.2MB.rsvd.max", "1");
+    unified("hugetlb.1GB.max", "2");
+    unified("io.weight", "default 10\n8:0 20\n7:1 30");
+    unified("misc.max", "a 1\nb 2");
+    let knobs = [
+        ("blkio.total-write-bps", "10kB"),
+        ("hugetlb.limit", "2MB=4MiB"),
+        ("blkio.weight-device", "8:0=60"),
+        ("misc.max", "a=3"),
+    ];
+    let world = World { version: &|_| Some(Version::V2), devices: &devices };
+    let got = limits(&base, &effective(&knobs), &world).unwrap();
+    assert_eq!(rates(&got), [(A, 5000), (B, 3)]);
+    let left: Vec<_> = got.resources.unified.iter().map(|(f, t)| (f.as_str(), t.as_str())).collect();
+    let wanted = [
+        ("hugetlb.1GB.max", "2"),
+        ("io.max", "8:0 rbps=5"),
+        ("io.weight", "default 10\n7:1 30"),
+        ("misc.max", "a 1\nb 2"),
+    ];
+    assert_eq!(left, wanted);
+    assert_eq!(got.raw[&line("misc.max", "a")], "a 3");
+}
+
+#[test]
+fn a_memory_limit_moves_the_weaker_sum() {
+    let of = |limit: i64, swap: i64, knobs: &[(&str, &str)]| {
+        let mut base = Resources::default();
+        *base.memory.get_or_insert_default() =
+            cgroup::resources::Memory { limit: Some(limit), swap: Some(swap), ..Default::default() };
+        on(Version::V2, &base, knobs).map(|got| {
+            let memory = got.resources.memory.unwrap();
+            (memory.limit.unwrap(), memory.swap.unwrap())
+        })
+    };
+    const M: i64 = 1 << 20;
+    assert_eq!(of(256 * M, 512 * M, &[("memory.limit", "1GiB")]).unwrap(), (1024 * M, 1280 * M));
+    assert_eq!(of(256 * M, 256 * M, &[("memory.limit", "128MiB")]).unwrap(), (128 * M, 128 * M));
+    assert_eq!(of(256 * M, 256 * M, &[("memory.limit", "max")]).unwrap(), (-1, -1));
+    assert_eq!(of(256 * M, -1, &[("memory.limit", "1GiB")]).unwrap(), (1024 * M, -1));
+    let e = of(256 * M, 512 * M, &[("memory.swap", "128MiB")]).unwrap_err().to_string();
+    assert_eq!(
+        e,
+        "memory.swap: '134217728' (from the operator) is memory and swap together and less than memory.limit 268435456 \
+         (from the container's configuration); allowed: 268435456 and above"
+    );
+}
+
+#[test]
+fn no_weight_is_written_while_idle() {
+    let mut base = Resources::default();
+    base.unified.insert("cpu.weight".into(), "70".into());
+    for knobs in [
+        &[("cpu.idle", "on"), ("cpu.weight", "50")][..],
+        &[("cgroup.cpu.idle", "1"), ("cpu.weight", "50")],
+        &[("cpu.idle", "on")],
+    ] {
+        let got = on(Version::V2, &base, knobs).unwrap();
+        assert!(
+            !got.raw.contains_key(&line("cpu.weight", "")) && got.resources.unified.is_empty(),
+            "{knobs:?}"
+        );
+        assert_eq!(got.notes, ["cpu.weight is ignored while cpu.idle is on"]);
+    }
+    let off = on(Version::V2, &base, &[("cpu.idle", "off"), ("cpu.weight", "50")]).unwrap();
+    assert_eq!(off.raw[&line("cpu.weight", "")], "50");
+}
+
+#[test]
+fn loopback_goes_back_to_what_the_network_has() {
+    use netlimit::Network;
+    let back = lifted(Version::V2, &[("net.count-loopback", "off")]);
+    assert_eq!(back.net.count_loopback, None);
+    for (network, usual) in [(Network::Private, false), (Network::Host, true), (Network::Shared, true)] {
+        assert_eq!(loopback(Some(!usual), None, network), Some(usual));
+    }
+    assert_eq!(loopback(None, None, Network::Host), None);
+    assert_eq!(loopback(Some(true), Some(false), Network::Host), Some(false));
 }

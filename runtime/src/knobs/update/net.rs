@@ -48,7 +48,9 @@ pub fn step<'a>(
         *record.borrow_mut() = Some(Record::planned(&target));
     }
     let Some(planned) = record.borrow().clone() else { return Ok(None) };
-    let before = Before { record: planned, limits: lifted(&old.net, &new.net), fresh };
+    let mut back = lifted(&old.net, &new.net);
+    back.count_loopback = limits::loopback(new.net.count_loopback, back.count_loopback, planned.network);
+    let before = Before { record: planned, limits: back, fresh };
     Ok(Some((Net { record, change: new.net.clone(), netns, undo: None }, before)))
 }
 

@@ -127,6 +127,77 @@ fn knobs_are_set_kept_and_lifted() {
     assert_eq!((guinea.read("pids.max"), guinea.read(memory_file(&guinea))), ("100".into(), unlimited));
 }
 
+/// Engines send whole resources, of which most were not changed by anybody.
+#[test]
+fn an_engines_update_leaves_the_operators_knobs() {
+    let Some(mut guinea) = Guinea::new("engine") else { return };
+    guinea.update(&set(&[("pids.limit", "50"), ("cgroup.cpu.shares", "300")]), false).unwrap();
+    let json = r#"{"cpu":{"shares":512},"pids":{"limit":70}}"#;
+    let engine = Request { change: serde_json::from_str(json).unwrap(), ..Request::default() };
+    let report = guinea.update(&engine, false).unwrap();
+    assert_eq!(guinea.read("pids.max"), "50");
+    assert!(
+        report.notes.contains(&"pids.limit: the operator says 50 and has precedence".into()),
+        "{:?}",
+        report.notes
+    );
+    // runc's flag of the same spelling is the operator's later word.
+    let flag = Request { respelled: vec!["pids.limit"], ..engine };
+    guinea.update(&flag, false).unwrap();
+    assert_eq!(guinea.read("pids.max"), "70");
+}
+
+/// A raw file comes in place of what the configuration says, and when it goes that holds again.
+#[test]
+fn a_raw_file_over_the_configuration() {
+    let Some(mut guinea) = Guinea::new("raw") else { return };
+    guinea.update(&set(&[("cgroup.pids.max", "50")]), false).unwrap();
+    assert_eq!(guinea.read("pids.max"), "50");
+    // What is in force already is not passed over.
+    let report = guinea.update(&set(&[("memory.limit", "64MiB")]), false).unwrap();
+    assert_eq!(guinea.read("pids.max"), "50");
+    let fields: Vec<_> = report.changes.iter().map(|c| c.field.as_str()).collect();
+    assert_eq!(fields, ["memory.limit"]);
+    let unset = Request { unset: vec!["cgroup.pids.max".into()], ..Request::default() };
+    guinea.update(&unset, false).unwrap();
+    assert_eq!(guinea.read("pids.max"), "100");
+}
+
+#[test]
+fn a_raw_line_for_a_device_goes_again() {
+    let Some(mut guinea) = Guinea::new("line") else { return };
+    let Some(device) = Loop::new(&guinea, "loop") else { return };
+    let number = {
+        use std::os::unix::fs::MetadataExt;
+        let rdev = fs::metadata(&device.node).unwrap().rdev();
+        format!("{}:{}", nix::sys::stat::major(rdev), nix::sys::stat::minor(rdev))
+    };
+    let v1 = guinea.location.branches.iter().any(|b| b.controllers.iter().any(|c| c == "blkio"));
+    let (file, text) = match v1 {
+        true => ("blkio.throttle.write_bps_device", format!("{number} 4000000")),
+        false => ("io.max", format!("{number} wbps=4000000")),
+    };
+    let knob = format!("cgroup.{file}");
+    let report = guinea.update(&set(&[(&knob, &text)]), false).unwrap();
+    assert!(guinea.read(file).contains("4000000"));
+    assert_eq!(report.changes[0].field, knob);
+    guinea.update(&Request { unset: vec![knob], ..Request::default() }, false).unwrap();
+    assert_eq!(guinea.read(file), "");
+}
+
+/// What is said of a change names the knob.
+#[test]
+fn changes_name_knobs() {
+    let Some(mut guinea) = Guinea::new("names") else { return };
+    let report = guinea.update(&set(&[("cpu.share", "512"), ("cpuset.cpus", "0")]), false).unwrap();
+    let fields: Vec<_> = report.changes.iter().map(|c| c.field.as_str()).collect();
+    assert_eq!(fields, ["cpu.share", "cpuset.cpus"]);
+    let unset = Request { unset: vec!["cpu.share".into(), "cpuset.cpus".into()], ..Request::default() };
+    let report = guinea.update(&unset, false).unwrap();
+    let fields: Vec<_> = report.changes.iter().map(|c| c.field.as_str()).collect();
+    assert_eq!(fields, ["cpu.share", "cpuset.cpus"]);
+}
+
 #[test]
 fn a_state_that_cannot_be_saved_leaves_the_kernel_as_it_was() {
     let Some(mut guinea) = Guinea::new("fail") else { return };
