@@ -359,7 +359,7 @@ fn mount_rootfs(task: &Task) -> Result<()> {
     std::fs::create_dir_all(&rootfs).context(|| "making the rootfs directory")?;
     for mount in &task.rootfs {
         let target = rootfs.join(mount.target.trim_start_matches('/'));
-        crate::rootfs::mount(mount, &target)
+        crate::rootfs::mount(mount, &target, Path::new(&task.bundle))
             .context(|| format!("mounting {} at {}", mount.source, target.display()))?;
     }
     Ok(())

@@ -424,6 +424,97 @@ fn core_scheduling_is_done_or_refused() {
     let _ = fs::remove_dir_all(Path::new("/run/hydra-shim").join(NAMESPACE).join(&id));
 }
 
+/// A Create with a rootfs of this one mount, over an empty directory.
+fn create_on(
+    shim: &mut Shim,
+    stdout: &str,
+    kind: &str,
+    source: &Path,
+    options: &[&str],
+) -> integration::ttrpc::Answer {
+    let rootfs = shim.bundle.rootfs();
+    let _ = fs::remove_dir_all(&rootfs);
+    fs::create_dir_all(&rootfs).unwrap();
+    let mut mount = Message::new().text(1, kind).text(2, source.to_str().unwrap());
+    for option in options {
+        mount = mount.text(4, option);
+    }
+    let request = shim
+        .target()
+        .text(2, shim.bundle.dir.to_str().unwrap())
+        .message(3, &mount)
+        .text(6, stdout)
+        .text(7, stdout)
+        .any(10, "containerd.runc.v1.Options", shim.options(&runtime()).encode());
+    shim.client.call("Create", &request)
+}
+
+/// What containerd asks for the rootfs of a pod with a user namespace: layers whose owners are mapped.
+#[test]
+fn a_rootfs_whose_ids_are_mapped() {
+    ours!();
+    let maps = ["uidmap=0:100000:65536", "gidmap=0:200000:65536"];
+    for kind in ["overlay", "bind"] {
+        let mut shim = start(&format!("idmap-{kind}"), &[], sh("stat -c %u:%g /bin/busybox; exit 5"));
+        let dir = janitor::scratch().join(format!("idmap-{kind}"));
+        for name in ["empty", "upper", "work"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        let (template, out) = (integration::bundle::template(), dir.join("out"));
+        let layers = format!("lowerdir={}:{}", template.display(), dir.join("empty").display());
+        let [upper, work] = ["upper", "work"].map(|n| format!("{n}dir={}", dir.join(n).display()));
+        let options: Vec<&str> = match kind {
+            "overlay" => vec![maps[0], maps[1], &work, &upper, &layers],
+            _ => vec![maps[0], maps[1], "rbind", "ro"],
+        };
+        let made = create_on(&mut shim, &format!("file://{}", out.display()), kind, template, &options);
+        if made.as_ref().is_err_and(|e| e.text.contains("mapping the ids")) {
+            shim.end();
+            integration::skip!("this kernel or file system maps no ids");
+        }
+        made.unwrap_or_else(|e| panic!("{kind}: {e:?}"));
+        shim.call("Start").unwrap();
+        assert_eq!(shim.wait("").unwrap().get(1), 5);
+        assert_eq!(fs::read_to_string(&out).unwrap(), "100000:200000\n", "{kind}");
+        shim.call("Delete").unwrap();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(!mounts.contains(shim.bundle.dir.to_str().unwrap()), "nothing stays: {mounts}");
+        let half = create_on(&mut shim, "", kind, template, &[maps[0]]).unwrap_err();
+        assert!(half.text.contains("gidmap"), "{half:?}");
+        let odd = create_on(&mut shim, "", "ext4", template, &maps).unwrap_err();
+        assert!(odd.text.contains("not for ext4"), "{odd:?}");
+        shim.end();
+    }
+}
+
+/// A file for a device, as containerd's snapshotters of block devices have it.
+#[test]
+fn a_rootfs_in_a_file() {
+    ours!();
+    if !Path::new("/dev/loop-control").exists() || !Path::new("/usr/sbin/mkfs.ext4").exists() {
+        integration::skip!("no loop devices, or no mkfs.ext4");
+    }
+    let mut shim = start("loop", &[], sh("grep ' / ' /proc/mounts | cut -d' ' -f3; exit 5"));
+    let dir = janitor::scratch().join("loop");
+    fs::create_dir_all(&dir).unwrap();
+    let (image, out) = (dir.join("image"), dir.join("out"));
+    Run::sh(&format!(
+        "truncate -s 32M {0} && mkfs.ext4 -q -d {1} {0}",
+        image.display(),
+        integration::bundle::template().display()
+    ))
+    .ok();
+    create_on(&mut shim, &format!("file://{}", out.display()), "ext4", &image, &["loop", "ro"]).unwrap();
+    shim.call("Start").unwrap();
+    assert_eq!(shim.wait("").unwrap().get(1), 5);
+    assert_eq!(fs::read_to_string(&out).unwrap(), "ext4\n");
+    shim.end();
+    eventually("the device goes with it", || {
+        let all = Run::new("losetup").args(["-a"]).out().stdout;
+        !all.contains(image.to_str().unwrap())
+    });
+}
+
 /// Any runtime with runc's command line can stand behind the shim.
 #[test]
 fn runc_and_crun_behind_the_shim() {

@@ -5,7 +5,9 @@ pub mod map;
 
 use nix::errno::Errno;
 use nix::Result;
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
 /// A number in the descriptor table that both heads share.
@@ -97,6 +99,76 @@ pub fn fork_child(pid: &AtomicI32, pidfd: &AtomicI32) -> Result<Side> {
 /// A child that shares the descriptor table: the other head.
 pub fn fork_head(pid: &AtomicI32) -> Result<Side> {
     fork(libc::CLONE_FILES, pid, None)
+}
+
+/// A child in a user namespace of its own.
+pub fn fork_user(pid: &AtomicI32, pidfd: &AtomicI32) -> Result<Side> {
+    fork(libc::CLONE_NEWUSER, pid, Some(pidfd))
+}
+
+/// A copy of the mount (or of the tree) at `path`, attached nowhere.
+pub fn open_tree(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    const OPEN_TREE_CLONE: i32 = 1;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the path is terminated.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    Errno::result(fd).map(|fd| Fd(fd as i32).into_owned())
+}
+
+/// Attaches such a copy.
+pub fn move_mount(tree: &OwnedFd, target: &Path) -> Result<()> {
+    const F_EMPTY_PATH: libc::c_uint = 4;
+    let path = CString::new(target.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
+    let (from, to, empty) = (tree.as_raw_fd(), libc::AT_FDCWD, c"");
+    // SAFETY: both paths are terminated.
+    let moved =
+        unsafe { libc::syscall(libc::SYS_move_mount, from, empty.as_ptr(), to, path.as_ptr(), F_EMPTY_PATH) };
+    Errno::result(moved).map(drop)
+}
+
+/// Lets the ids of a mount that is attached nowhere be seen as a user namespace maps them.
+pub fn map_ids(tree: &OwnedFd, users: &OwnedFd, recursive: bool, read_only: bool) -> Result<()> {
+    const RDONLY: u64 = 1;
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP | if read_only { RDONLY } else { 0 },
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: users.as_raw_fd() as u64,
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let (tree, empty, size) = (tree.as_raw_fd(), c"", size_of_val(&attr));
+    // SAFETY: the path is terminated, and `attr` is a mount_attr of the size that is given.
+    let set = unsafe { libc::syscall(libc::SYS_mount_setattr, tree, empty.as_ptr(), flags, &attr, size) };
+    Errno::result(set).map(drop)
+}
+
+/// Makes a block device of a file, which goes by itself with its last user.
+pub fn loop_device(file: &Path, read_only: bool) -> std::io::Result<(OwnedFd, PathBuf)> {
+    // linux/loop.h; a struct loop_config has 304 bytes: the file's descriptor, and the flags in the second half of word 7.
+    const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
+    const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
+    const READ_ONLY: u64 = 1;
+    const AUTOCLEAR: u64 = 4;
+    let open = |path: &Path| std::fs::File::options().read(true).write(!read_only).open(path);
+    let file = open(file)?;
+    let control = std::fs::File::options().read(true).write(true).open("/dev/loop-control")?;
+    let mut config = [0u64; 38];
+    config[0] = file.as_raw_fd() as u64;
+    config[7] = (AUTOCLEAR | if read_only { READ_ONLY } else { 0 }) << 32;
+    loop {
+        // SAFETY: no argument.
+        let number = Errno::result(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) })?;
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        let device = open(&path)?;
+        // SAFETY: the kernel reads one loop_config, which is all of `config`.
+        match Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &config) }) {
+            Ok(_) => return Ok((device.into(), path)),
+            // Somebody else was faster.
+            Err(Errno::EBUSY) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 /// Leaves this process at once, running no destructor.
