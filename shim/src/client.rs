@@ -242,11 +242,11 @@ fn freeze(place: &Place, method: &str) -> Result<i32> {
     link.call(TASK_V3, method, &target.bytes()).map(|_| 0)
 }
 
-/// Removes what the monitor of a standalone container left, once that is over: record and output.
+/// Removes what the monitor of a container left that nobody else will delete, once that is over: record and output.
 fn forget(place: &Place) -> Result<i32> {
-    for _ in 0..100 {
+    for _ in 0..500 {
         match look(place) {
-            Ok((root, heads)) if !heads.is_empty() && root.setup.standalone => {
+            Ok((root, heads)) if !heads.is_empty() && (root.setup.standalone || root.state.abandoned()) => {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
             Ok((_, heads)) if !heads.is_empty() => return Ok(0),

@@ -67,8 +67,13 @@ fn act(setup: &Setup, task: &Task, op: &Op) -> Result<()> {
     }
     start_logger(setup, task, process)?;
     stdio(setup, process, op)?;
-    std::env::set_current_dir(&task.bundle).context(|| "entering the bundle")?;
     let makes = matches!(op.job, Job::Create | Job::Restore);
+    match std::env::set_current_dir(&task.bundle) {
+        // A daemon that lost sight of the container removed it. Only what makes a container reads there.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !makes => std::env::set_current_dir("/"),
+        other => other,
+    }
+    .context(|| format!("entering the bundle {}", task.bundle))?;
     let systemd = task.options.systemd_cgroup || (makes && task.bare && config(task)?.names_a_scope());
     let args = arguments(setup, task, process, op, systemd);
     exec(&args)

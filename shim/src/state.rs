@@ -149,6 +149,8 @@ message! {
         1 slot: u32, 2 fd: u32, 3 head: u64, 4 tail: u64, 5 closing: bool,
         /// So many bytes yet to come belong to a frame that was too long.
         6 skip: u64,
+        /// It came by the monitor's own socket, not by containerd's.
+        7 own: bool,
     }
 
     struct Setup {
@@ -197,6 +199,11 @@ impl Process {
 }
 
 impl State {
+    /// Nobody asks for any of its containers any more.
+    pub fn abandoned(&self) -> bool {
+        !self.tasks.is_empty() && self.tasks.iter().all(Task::abandoned)
+    }
+
     pub fn task(&self, id: &str) -> Option<&Task> {
         self.tasks.iter().find(|t| t.id == id)
     }
@@ -214,6 +221,11 @@ impl Task {
     /// The setup whose limits hold for this container's output.
     pub fn limits<'a>(&'a self, setup: &'a Setup) -> &'a Setup {
         self.own.as_ref().unwrap_or(setup)
+    }
+
+    /// Its daemon has removed the bundle, which it does last of all: nobody asks for the container any more.
+    pub fn abandoned(&self) -> bool {
+        !self.bundle.is_empty() && !std::path::Path::new(&self.bundle).exists()
     }
 
     pub fn process(&self, exec: &str) -> Option<&Process> {

@@ -23,6 +23,8 @@ const ATTEMPTS: u32 = 5;
 const IDLE_MS: i32 = 50;
 /// poll's word for no end.
 const FOREVER: i32 = -1;
+/// How often a container that ended is looked at, whether anybody still wants it, ms.
+const WANTED_MS: i32 = 5000;
 /// How often what waits for time alone is looked at, ms.
 const TICK_MS: i32 = 200;
 /// Output that comes so soon after the last is one flow, ...
@@ -122,7 +124,7 @@ impl Worker<'_> {
         let mut fds = std::mem::take(&mut self.fds);
         let what = std::mem::take(&mut self.what);
         let ready = match timeout {
-            FOREVER => sys::poll_lean(&mut fds, self.map).unwrap_or(0),
+            FOREVER | WANTED_MS => sys::poll_lean(&mut fds, self.map, timeout).unwrap_or(0),
             timeout => sys::poll(&mut fds, timeout).unwrap_or(0),
         };
         let mut orphaned = false;
@@ -169,8 +171,11 @@ impl Worker<'_> {
         self.add(self.root.exits as i32 - 1, libc::POLLIN, Source::Exits);
         let deaf = self.deaf_until > sys::now_ns();
         if self.root.conns.len() < CONNS - 1 && !deaf {
+            let own_too = self.has_place_for_own();
             for (i, number) in self.root.listeners.clone().into_iter().enumerate() {
-                self.add(number as i32, libc::POLLIN, Source::Listener(i));
+                if i == 0 || own_too {
+                    self.add(number as i32, libc::POLLIN, Source::Listener(i));
+                }
             }
         }
         for i in 0..self.root.conns.len() {
@@ -192,9 +197,16 @@ impl Worker<'_> {
         match (soon, self.events_wait()) {
             (_, true) => 100,
             (true, false) => TICK_MS,
+            _ if self.idle && self.ended_undeleted() => WANTED_MS,
             _ if self.idle => FOREVER,
             _ => IDLE_MS,
         }
+    }
+
+    /// Clients of the monitor's own socket never take the places that a containerd which comes back needs: one for each container.
+    fn has_place_for_own(&self) -> bool {
+        let kept = (self.root.state.tasks.len() + 1).max(2);
+        self.root.conns.iter().filter(|c| c.own).count() + kept < CONNS - 1
     }
 
     fn watch_processes(&mut self) -> bool {
@@ -350,7 +362,7 @@ impl Worker<'_> {
                     self.root.daemon = peer(Fd(raw)).unwrap_or(0);
                     self.root.daemon_ticks = crate::job::start_ticks(self.root.daemon).unwrap_or(0);
                 }
-                self.adopt_conn(Fd(raw));
+                self.adopt_conn(Fd(raw), listener > 0);
             }
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
             // No descriptors or memory just now: the caller waits in the socket's queue, and nothing spins meanwhile.
@@ -359,14 +371,14 @@ impl Worker<'_> {
     }
 
     /// Only root's own (the daemon's user) may speak to a monitor.
-    fn adopt_conn(&mut self, conn: Fd) {
+    fn adopt_conn(&mut self, conn: Fd, own: bool) {
         let cred = nix::sys::socket::getsockopt(&conn, nix::sys::socket::sockopt::PeerCredentials);
         let slot = (1..CONNS).find(|s| !self.root.conns.iter().any(|c| c.slot as usize == *s));
         match (cred, slot) {
             (Ok(cred), Some(slot))
                 if cred.uid() == nix::unistd::geteuid().as_raw() && self.map.lane_reserve(slot).is_ok() =>
             {
-                self.root.conns.push(Conn::fresh(self.map, slot, conn));
+                self.root.conns.push(Conn { own, ..Conn::fresh(self.map, slot, conn) });
                 self.commit();
             }
             _ => conn.close(),
@@ -522,6 +534,24 @@ impl Worker<'_> {
             }
         }
         self.watch_again();
+        self.look_for_bundles();
+    }
+
+    /// Is there a container that ended and waits for a Delete?
+    fn ended_undeleted(&self) -> bool {
+        self.root.state.tasks.iter().any(|t| t.init.recorded && !t.standalone)
+    }
+
+    /// A container that ended and that nobody will delete, its daemon having lost sight of it, ends as a standalone one does: its record
+    /// and output stay.
+    fn look_for_bundles(&mut self) {
+        let tasks = self.root.state.tasks.iter_mut();
+        let unwanted = |t: &&mut Task| t.init.recorded && !t.standalone && !t.deleting && t.abandoned();
+        let count = tasks.filter(unwanted).map(|t| t.standalone = true).count();
+        if count > 0 {
+            self.root.setup.standalone = true;
+            self.event(Event::Tick);
+        }
     }
 }
 

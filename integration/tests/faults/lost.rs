@@ -237,6 +237,66 @@ fn a_container_may_ask_to_be_kept() {
     end(&client, &r.task.id);
 }
 
+/// containerd takes the bundle away once `shim delete` has succeeded, and asks for a kept container never again: it is gone on with
+/// all the same, and its new monitor ends with it and leaves the record.
+#[test]
+fn a_kept_container_needs_no_bundle() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let monitor = Monitor::with("bundleless", &[("hydra-shim.on-monitor-loss", "keep")]);
+    // Its processes outlive init, and have to be killed by a job.
+    let mut task = monitor.task(&monitor.id, &["sh", "-c", "sleep 77777 & exec sleep 100000"]);
+    let namespaces = task.bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+    namespaces.retain(|n| n["type"] != "pid");
+    let client = monitor.client();
+    let init = client.ok("Create", task.create()).int(1) as i32;
+    client.ok("Start", target(&task.id, ""));
+    let children = || fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap_or_default();
+    eventually("its second process", || !children().is_empty());
+    let second: i32 = children().trim().parse().expect("a pid");
+    monitor.kill_all();
+    delete(&task).0.ok();
+    fs::remove_dir_all(&task.bundle.dir).expect("the bundle goes");
+    Run::new(shim()).args(["adopt", "--namespace", namespace(), &task.id]).ok();
+    let client = monitor.client();
+    for (method, state) in [("Pause", 4), ("Resume", 2)] {
+        client.ok(method, target(&task.id, ""));
+        assert_eq!(client.ok("State", target(&task.id, "")).int(4), state, "{method}");
+    }
+    let waiting = client.begin("Wait", target(&task.id, ""));
+    client.ok("Kill", signal(&task.id, 9));
+    assert_eq!(client.answer(waiting).expect("Wait").int(1), 137);
+    eventually("the second process's end", || !host::alive(second));
+    let heads = || host::processes_with(&format!("{}/{}", namespace(), task.id)).len();
+    eventually("the monitor goes", || heads() == 0);
+    assert_eq!(record(&monitor)["exitCode"], 137);
+    assert!(!monitor.address.exists() && !monitor.dir.join("state").exists());
+    let root = format!("/run/containerd/hydra/{}", namespace());
+    Run::new(host::runtime()).args(["--root", &root, "delete", &task.id]).ok();
+    assert!(!monitor.dir.exists(), "the record goes with the container");
+    drop(alone);
+}
+
+/// It ended, containerd could not ask its monitor and ran `shim delete`: nobody sends Delete or Shutdown any more.
+#[test]
+fn a_monitor_whose_bundle_is_gone_ends() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("unasked", &[]);
+    r.client.ok("Kill", signal(&r.task.id, 9));
+    r.client.ok("Wait", target(&r.task.id, ""));
+    let (out, answer) = delete(&r.task);
+    out.ok();
+    assert_eq!(answer.int(2), 137);
+    fs::remove_dir_all(&r.task.bundle.dir).expect("the bundle goes");
+    let heads = || host::processes_with(&format!("{}/{}", namespace(), r.task.id)).len();
+    eventually("the monitor goes", || heads() == 0);
+    assert_eq!(record(&r.monitor)["exitCode"], 137);
+}
+
 /// containerd was away when the monitor died: whoever asks for the delete is not whoever was connected.
 #[test]
 fn a_loss_while_the_daemon_was_away_ends_in_adoption() {

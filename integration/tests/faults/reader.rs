@@ -2,8 +2,8 @@
 
 use crate::storm::{limit_files, setting};
 use crate::{full, missing, with_ledger};
-use integration::monitor::{end, fifo, open_fifo, target, Monitor, Reader};
-use integration::wire::{read_frame, write_frame, Fields, Msg};
+use integration::monitor::{end, fifo, open_fifo, signal, target, Monitor, Reader};
+use integration::wire::{read_frame, write_frame, Client, Fields, Msg};
 use integration::{eventually, skip};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -270,9 +270,45 @@ fn without_descriptors_requests_are_refused() {
     assert_eq!(output.whole().wrong, None);
 }
 
-fn attach(client: &integration::wire::Client, id: &str, to: &std::path::Path) -> integration::wire::Answer {
+fn attach(client: &Client, id: &str, to: &std::path::Path) -> integration::wire::Answer {
     let request = Msg::new().text(1, id).text(4, &to.display().to_string());
     client.answer(client.begin_at("hydra.shim.v1.Monitor", "Attach", request))
+}
+
+/// Clients of the monitor's own socket are more than it has places: a containerd that comes back still finds one, and they get their
+/// turn one after the other.
+#[test]
+fn a_crowd_does_not_keep_containerd_out() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let monitor = Monitor::start("crowd");
+    let task = monitor.task(&monitor.id, &["sleep", "100000"]);
+    let client = monitor.client();
+    client.ok("Create", task.create());
+    client.ok("Start", target(&task.id, ""));
+    drop(client);
+    let own = monitor.dir.join(format!("{}.sock", monitor.id));
+    let crowd: Vec<Client> = (0..40).map(|_| Client::connect(&own).expect("its own socket")).collect();
+    let crowd: Vec<(Client, u32)> = crowd
+        .into_iter()
+        .map(|c| {
+            let waiting = c.begin("Wait", target(&task.id, ""));
+            (c, waiting)
+        })
+        .collect();
+    // These have a place; and by the second time so has everybody else who can get one.
+    for (served, _) in crowd[..20].iter().chain(&crowd[..20]) {
+        served.ok("State", target(&task.id, ""));
+    }
+    let client = monitor.client();
+    let again = monitor.client();
+    assert_eq!(again.ok("State", target(&task.id, "")).int(4), 2);
+    client.ok("Kill", signal(&task.id, 9));
+    for (waiter, waiting) in crowd {
+        assert_eq!(waiter.answer(waiting).expect("Wait").int(1), 137);
+    }
+    client.ok("Delete", target(&task.id, ""));
 }
 
 /// A request that is longer than the protocol allows is refused as containerd's own server does it: the connection stands, its

@@ -339,12 +339,12 @@ fn drop_text() {
     }
 }
 
-/// Waits for as long as it takes, with as little resident memory as possible.
+/// Waits with as little resident memory as possible.
 #[inline(never)]
-pub fn poll_lean(fds: &mut [libc::pollfd], map: &map::Map) -> Result<i32> {
+pub fn poll_lean(fds: &mut [libc::pollfd], map: &map::Map, timeout_ms: i32) -> Result<i32> {
     map.drop_pages();
     drop_text();
-    poll(fds, -1)
+    poll(fds, timeout_ms)
 }
 
 pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> Result<i32> {

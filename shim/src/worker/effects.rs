@@ -310,6 +310,7 @@ impl Worker<'_> {
         self.blame_memory(task, exec);
         self.write_record(task, exec);
         self.event(Event::Recorded { task: task.into(), exec: exec.into() });
+        self.look_for_bundles();
     }
 
     fn killed_for_good(&self, task: &str, exec: &str) -> bool {

@@ -104,8 +104,8 @@ impl Worker<'_> {
     fn stray_descriptor(&mut self, stray: Fd) {
         let link = std::fs::read_link(format!("/proc/self/fd/{}", stray.0)).unwrap_or_default();
         let link = link.to_string_lossy();
-        if link.starts_with("socket:") && self.is_accepted(stray) {
-            return self.adopt_conn(stray);
+        if let Some(own) = self.accepted_by_own(stray).filter(|_| link.starts_with("socket:")) {
+            return self.adopt_conn(stray, own);
         }
         if link.ends_with("/ptmx") {
             let waiting = |p: &&Process| p.terminal && p.console == 0 && p.console_listener != 0;
@@ -122,18 +122,16 @@ impl Worker<'_> {
         stray.close();
     }
 
-    /// Was this accepted from one of the monitor's listeners?
-    fn is_accepted(&self, socket: Fd) -> bool {
+    /// Was this accepted from one of the monitor's listeners, and from its own or from containerd's?
+    fn accepted_by_own(&self, socket: Fd) -> Option<bool> {
         use nix::sys::socket::{getsockname, getsockopt, sockopt, UnixAddr};
         if getsockopt(&socket, sockopt::AcceptConn).unwrap_or(true) {
-            return false;
+            return None;
         }
-        let Ok(name) = getsockname::<UnixAddr>(socket.0) else { return false };
-        let names = [
-            self.root.setup.address.strip_prefix("unix://").unwrap_or_default().to_string(),
-            own_socket(&self.root),
-        ];
-        names.iter().any(|n| !n.is_empty() && name.path() == Some(Path::new(n)))
+        let name = getsockname::<UnixAddr>(socket.0).ok()?;
+        let is = |path: &str| !path.is_empty() && name.path() == Some(Path::new(path));
+        let containerds = self.root.setup.address.strip_prefix("unix://").unwrap_or_default();
+        is(&own_socket(&self.root)).then_some(true).or(is(containerds).then_some(false))
     }
 }
 
