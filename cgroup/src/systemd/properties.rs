@@ -223,14 +223,12 @@ fn io_lines(value: &str, file: &str, out: &mut Vec<Property>) -> Option<()> {
         let device = words.next()?;
         if file == "io.weight" {
             let weight: Option<u64> = words.next().unwrap_or(device).parse().ok();
-            // systemd can't forget one device's weight: "8:0 default" is said as the weight for all.
-            let usual = out.iter().rev().find(|p| p.name == "IOWeight").map(|p| p.value.clone());
-            let usual = if let Some(Value::U64(n)) = usual { n } else { 100 };
             match (device.contains(':'), weight) {
                 (false, Some(n)) => out.push(Property::number("IOWeight", n)),
-                (true, n) => {
-                    let pair = (device.to_string(), n.unwrap_or(usual));
-                    lists.entry("IODeviceWeight").or_default().push(pair);
+                (true, Some(n)) => lists.entry("IODeviceWeight").or_default().push((device.to_string(), n)),
+                // "8:0 default": systemd can't forget the weight of one device. It forgets all, and is told the others again.
+                (true, None) => {
+                    out.insert(0, Property::new("IODeviceWeight", Value::Array("(st)".into(), vec![])))
                 }
                 (false, None) => {}
             }
@@ -349,14 +347,14 @@ mod tests {
 
     #[test]
     fn weights_go_back_to_the_usual() {
-        let pair = |n| {
-            let pair = Value::Struct(vec![Value::str("/dev/block/8:0"), Value::U64(n)]);
-            ("IODeviceWeight".to_string(), Value::Array("(st)".into(), vec![pair]))
+        let list = |pairs: &[(&str, u64)]| {
+            let pair = |(d, n): &(&str, u64)| Value::Struct(vec![Value::str(*d), Value::U64(*n)]);
+            ("IODeviceWeight".to_string(), Value::Array("(st)".into(), pairs.iter().map(pair).collect()))
         };
         let json = r#"{"unified":{"io.weight":"100\n8:0 default"}}"#;
-        assert_eq!(of(json, Mode::V2), [number("IOWeight", 100), pair(100)]);
-        let json = r#"{"blockIO":{"weight":20},"unified":{"io.weight":"8:0 default"}}"#;
-        assert_eq!(of(json, Mode::V2), [number("IOWeight", 102), pair(102)]);
+        assert_eq!(of(json, Mode::V2), [list(&[]), number("IOWeight", 100)]);
+        let json = r#"{"blockIO":{"weightDevice":[{"major":8,"minor":16,"weight":10}]},"unified":{"io.weight":"8:0 default"}}"#;
+        assert_eq!(of(json, Mode::V2), [list(&[]), list(&[("/dev/block/8:16", 1)])]);
     }
 
     #[test]

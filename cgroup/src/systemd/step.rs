@@ -64,6 +64,7 @@ fn holds(present: &Value, wanted: &Value) -> bool {
         _ => None,
     };
     match (present, wanted) {
+        (Value::Array(_, has), Value::Array(_, wants)) if wants.is_empty() => has.is_empty(),
         (Value::Array(a, has), Value::Array(b, wants)) if a == b && a.starts_with('(') => wants
             .iter()
             .all(|pair| has.contains(pair) || lifted(pair) && !has.iter().any(|h| device(h) == device(pair))),
@@ -92,10 +93,11 @@ impl Step for PropertyStep {
         let names = names(&self.wanted);
         self.before = self.manager.get(&self.unit.name, &names)?;
         let wanted = std::mem::take(&mut self.wanted);
-        self.wanted = wanted
-            .into_iter()
-            .filter(|w| !self.present(&w.name).is_some_and(|p| holds(p, &w.value)))
-            .collect();
+        let holds = |w: &Property| self.present(&w.name).is_some_and(|p| holds(p, &w.value));
+        // What is in a list that is emptied first has to be said again.
+        let emptied = |w: &Property| matches!(&w.value, Value::Array(_, all) if all.is_empty()) && !holds(w);
+        let emptied: Vec<String> = wanted.iter().filter(|w| emptied(w)).map(|w| w.name.clone()).collect();
+        self.wanted = wanted.into_iter().filter(|w| !holds(w) || emptied.contains(&w.name)).collect();
         let change = |p: &Property| {
             let old = self.present(&p.name).map(show).unwrap_or_default();
             let (field, target) = (p.name.clone(), self.name());
@@ -145,6 +147,7 @@ mod tests {
         assert!(!holds(&present, &list(&[("/dev/block/8:0", 7)])));
         assert!(!holds(&present, &list(&[("/dev/block/8:0", u64::MAX)])));
         assert!(holds(&present, &list(&[("/dev/block/7:0", u64::MAX)])));
+        assert!(holds(&list(&[]), &list(&[])) && !holds(&present, &list(&[])));
         assert!(holds(&Value::U64(1), &Value::U64(1)) && !holds(&Value::U64(1), &Value::U64(2)));
     }
 

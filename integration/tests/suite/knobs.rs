@@ -225,6 +225,69 @@ fn raw_files_and_knobs_are_one() {
         .fails_with("cgroup.cpu.max: '1000 10000' and cpu.max say the same thing; allowed: one of the two");
 }
 
+/// What is unset is as if it had never been said: in the files, and with systemd also after a reload.
+#[test]
+fn what_is_unset_leaves_nothing() {
+    ours!();
+    // Without one systemd has a limit of its own for tasks.
+    let own = |config: &mut Value| config["linux"]["resources"]["pids"] = json!({ "limit": 111 });
+    let c = Container::sleeping("gone").with(own).up();
+    let knobs = |list: &[(&str, Option<&str>)]| {
+        let all: serde_json::Map<_, _> = list.iter().map(|(k, v)| (k.to_string(), json!(v))).collect();
+        c.runtime()
+            .args(["update", "--resources", "-", &c.id])
+            .stdin(json!({ "hydra": all }).to_string())
+            .out()
+    };
+    // On v2 the list of all CPUs comes in place of none: the kernel takes no empty one back.
+    let held = || {
+        let mut all = files(&c);
+        all.retain(|path, _| !v2() || !(path.ends_with("cpuset.cpus") || path.ends_with("cpuset.mems")));
+        all
+    };
+    let before = held();
+    let mut said = vec![
+        ("cpuset.cpus", "0"),
+        ("cpuset.mems", "0"),
+        ("memory.reservation", "32MiB"),
+        ("memory.limit", "64MiB"),
+        ("cpu.weight", "300"),
+        ("cpu.max", "50%"),
+        ("pids.limit", "50"),
+    ];
+    if knobs(&[("blkio.weight", Some("300"))]).code == 0 {
+        said.push(("blkio.weight", "300"));
+    }
+    let set: Vec<_> = said.iter().map(|(knob, value)| (*knob, Some(*value))).collect();
+    let unset: Vec<_> = said.iter().map(|(knob, _)| (*knob, None)).collect();
+    knobs(&set).ok();
+    assert_ne!(held(), before);
+    // A weight is set aside while the container is idle, and is there again after it.
+    let weight = || c.cgroup_file("cpu", if v2() { "cpu.weight" } else { "cpu.shares" });
+    let heavy = weight();
+    if c.cgroup_file("cpu", "cpu.idle").is_some() {
+        knobs(&[("cpu.idle", Some("on"))]).ok();
+        assert_eq!(c.cgroup_file("cpu", "cpu.idle").as_deref(), Some("1"));
+        // One that changes meanwhile holds later.
+        knobs(&[("cpu.weight", Some("400"))]).ok();
+        knobs(&[("cpu.weight", Some("300"))]).ok();
+        knobs(&[("cpu.idle", None)]).ok();
+        assert_eq!(weight(), heavy);
+    }
+    knobs(&unset).ok();
+    assert_eq!(held(), before);
+    if host::systemd_driver() {
+        sh("systemctl daemon-reload").unwrap();
+        sh(&format!(
+            "systemctl set-property --runtime hydratest-{}.scope Description=x 2>/dev/null; true",
+            c.id
+        ))
+        .unwrap();
+        assert_eq!(held(), before, "after a reload");
+    }
+    assert_eq!(inspected(&c), json!([]));
+}
+
 /// `--reload` applies changed classes to those that run in them; `--select` and several IDs.
 #[test]
 fn many_containers_at_once() {

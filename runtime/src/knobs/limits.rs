@@ -258,12 +258,15 @@ fn idle(limits: &Limits) -> bool {
     }
 }
 
+/// The files of a CPU weight.
+const WEIGHTS: [&str; 3] = ["cpu.weight", "cpu.weight.nice", "cpu.shares"];
+
 /// The kernel refuses a weight while cpu.idle is 1.
 fn no_weight_while_idle(limits: &mut Limits) {
     if !idle(limits) {
         return;
     }
-    for file in ["cpu.weight", "cpu.weight.nice", "cpu.shares"] {
+    for file in WEIGHTS {
         let raw = limits.raw.remove(&(file.into(), String::new())).is_some();
         if limits.resources.unified.remove(file).is_some() || raw {
             limits.notes.push(format!("{file} is ignored while cpu.idle is on"));

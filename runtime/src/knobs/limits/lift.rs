@@ -6,7 +6,7 @@ use cgroup::block::Device;
 use cgroup::resources::HugepageLimit;
 use netlimit::{Cap, Network};
 
-use super::{idle, throttles, upsert, Limits, Line};
+use super::{idle, throttles, upsert, Limits, Line, WEIGHTS};
 
 /// What takes back that which `old` had set and `new` doesn't name any more is added to `new`. Files whose usual value nobody
 /// knows are left to `originals`. Weights of block IO are for [`lift_weights`], `count_loopback` is for [`loopback`].
@@ -31,7 +31,10 @@ pub fn lift(old: &Limits, new: &mut Limits, originals: &BTreeMap<String, String>
             new.resources.hugepage_limits.push(limit);
         }
     }
-    for line in old.raw.keys().filter(|line| !new.raw.contains_key(*line)).cloned().collect::<Vec<_>>() {
+    // The kernel set the weight aside when the container went idle.
+    let idle = idle(new);
+    let gone = |line: &&Line| !(new.raw.contains_key(*line) || idle && WEIGHTS.contains(&line.0.as_str()));
+    for line in old.raw.keys().filter(gone).cloned().collect::<Vec<_>>() {
         let cpu = &mut new.resources.cpu;
         match line.0.as_str() {
             "cpuset.cpus" => drop(cpu.get_or_insert_default().cpus.get_or_insert_default()),

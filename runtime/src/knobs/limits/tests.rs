@@ -286,6 +286,12 @@ fn no_weight_is_written_while_idle() {
         );
         assert_eq!(got.notes, ["cpu.weight is ignored while cpu.idle is on"]);
     }
+    // Nor is one that was there before.
+    let old = on(Version::V2, &Resources::default(), &[("cpu.weight", "50")]).unwrap();
+    let mut new =
+        on(Version::V2, &Resources::default(), &[("cpu.weight", "50"), ("cpu.idle", "on")]).unwrap();
+    lift(&old, &mut new, &BTreeMap::new());
+    assert!(new.lifted.is_empty() && new.of_unit(Mode::V2).unified.is_empty());
     let off = on(Version::V2, &base, &[("cpu.idle", "off"), ("cpu.weight", "50")]).unwrap();
     assert_eq!(off.raw[&line("cpu.weight", "")], "50");
 }
