@@ -242,9 +242,14 @@ pub struct Task {
 
 impl Task {
     pub fn create(&self) -> Msg {
+        self.create_by(&counted().0)
+    }
+
+    /// The same by this runtime.
+    pub fn create_by(&self, program: &Path) -> Msg {
         self.bundle.write();
         let path = |p: &Option<PathBuf>| p.as_ref().map_or(String::new(), |p| p.display().to_string());
-        let options = Msg::new().text(6, &counted().0.display().to_string());
+        let options = Msg::new().text(6, &program.display().to_string());
         Msg::new()
             .text(1, &self.id)
             .text(2, &self.bundle.dir.display().to_string())

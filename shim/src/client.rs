@@ -280,24 +280,43 @@ fn list() -> Result<i32> {
     Ok(0)
 }
 
+/// To the service manager, which starts containerd only then: whatever had no monitor was given one.
+fn tell_ready(socket: &std::ffi::OsStr) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let address = match socket.as_encoded_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(socket),
+    };
+    let sent = address.and_then(|a| UnixDatagram::unbound()?.send_to_addr(b"READY=1", &a));
+    if let Err(e) = sent {
+        eprintln!("shim: telling {} that the first look is over: {e}", socket.to_string_lossy());
+    }
+}
+
 /// Gives every container that lost its monitor a new one, for ever.
 fn watch(options: &Options) -> Result<i32> {
     let invalid = |_| Error::new(Kind::Invalid, "--interval-ms is not a number");
     let interval: u64 = options.value("--interval-ms").unwrap_or("500").parse().map_err(invalid)?;
     place::sweep();
+    let mut manager = std::env::var_os("NOTIFY_SOCKET");
+    // It is this process's, and not that of the monitors which it makes.
+    std::env::remove_var("NOTIFY_SOCKET");
     loop {
         for place in places() {
             if options.namespace.as_ref().is_some_and(|n| *n != place.namespace) {
                 continue;
             }
             let Ok((root, heads)) = look(&place) else { continue };
-            let orphan = root.state.tasks.iter().any(|t| t.init.pid != 0 && !t.init.recorded);
-            if heads.is_empty() && orphan {
+            if heads.is_empty() && root.state.unwatched() {
                 match adopt::adopt(&place.namespace, &place.id) {
                     Ok(_) => println!("adopted {}/{}", place.namespace, place.id),
                     Err(e) => eprintln!("shim: {}/{}: {e}", place.namespace, place.id),
                 }
             }
+        }
+        if let Some(socket) = manager.take() {
+            tell_ready(&socket);
         }
         // Monitors made here are daemons of their own; what is left of their births goes.
         while let Ok(Some(change)) = sys::peek_child(false) {

@@ -378,6 +378,40 @@ pub fn unmount_rootfs(task: &Task) {
     }
 }
 
+/// Is this a job's process, which its arguments say also when all heads are dead?
+pub fn is_at_work(setup: &Setup, op: &Op, pid: i32) -> bool {
+    let log = file(setup, op, "log");
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    pid > 0 && line.split(|b| *b == 0).any(|word| word == log.as_os_str().as_encoded_bytes())
+}
+
+/// The pid that the runtime wrote for a job.
+pub fn pid_written(setup: &Setup, task: &Task, op: &Op) -> Option<u32> {
+    std::fs::read_to_string(pid_file(setup, task, op)).ok()?.trim().parse().ok()
+}
+
+/// What the runtime says of a container. None: it knows none.
+pub fn status(setup: &Setup, task: &Task) -> Result<Option<String>> {
+    #[derive(serde::Deserialize)]
+    struct State {
+        status: String,
+    }
+    let program = binary(setup, task);
+    let said = std::process::Command::new(&program)
+        .args(["--root", &root(setup, task), "state", &task.id])
+        .env(ASKED, "1")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .context(|| format!("asking {program} for the state of {}", task.id))?;
+    if !said.status.success() {
+        return Ok(None);
+    }
+    let state: State = serde_json::from_slice(&said.stdout).map_err(|e| {
+        Error::new(Kind::Runtime, format!("what {program} says of {} is no state: {e}", task.id))
+    })?;
+    Ok(Some(state.status))
+}
+
 /// What a job that ended has to say. Its files are removed by `clear`, once the outcome is committed.
 pub fn outcome(setup: &Setup, task: Option<&Task>, op: &Op, change: &Change) -> Result<Output> {
     if change.code != 0 {

@@ -199,6 +199,13 @@ impl Process {
 }
 
 impl State {
+    /// Is there a container, or one being made, whose end is yet to be recorded?
+    pub fn unwatched(&self) -> bool {
+        let made =
+            |t: &Task| self.ops.iter().any(|o| o.task == t.id && matches!(o.job, Job::Create | Job::Restore));
+        self.tasks.iter().any(|t| !t.init.recorded && (t.init.pid != 0 || made(t)))
+    }
+
     /// Nobody asks for any of its containers any more.
     pub fn abandoned(&self) -> bool {
         !self.tasks.is_empty() && self.tasks.iter().all(Task::abandoned)

@@ -194,6 +194,28 @@ fn watch_adopts_by_itself() {
     end(&client, &r.task.id);
 }
 
+/// To the service manager, which has it start before containerd, `watch` is ready when what it found has a monitor.
+#[test]
+fn watch_is_ready_once_it_has_looked() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let r = running("ready", &[]);
+    r.monitor.kill_all();
+    let path = integration::janitor::scratch().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).expect("the manager's socket");
+    manager.set_read_timeout(Some(host::patience())).expect("a limit");
+    let watch = Run::new(shim()).args(["watch", "--namespace", namespace()]);
+    let watch = watch.env("NOTIFY_SOCKET", &path).patient(10).start();
+    let mut said = [0; 100];
+    let length = manager.recv(&mut said).expect("it says that it is ready");
+    assert_eq!(&said[..length], b"READY=1");
+    let client = r.monitor.client();
+    assert_eq!(client.ok("State", target(&r.task.id, "")).int(4), 2);
+    drop(watch);
+    end(&client, &r.task.id);
+}
+
 /// `shim delete`, as containerd runs it.
 fn delete(task: &Task) -> (integration::Out, Fields) {
     let args = ["-namespace", namespace(), "-address", "/nowhere", "-id", &task.id, "-bundle"];
@@ -345,6 +367,94 @@ fn a_monitor_that_does_not_answer_is_not_lost() {
     }
     end(&r.client, &r.task.id);
     delete(&r.task).0.ok();
+}
+
+/// Ends both heads, and nothing else that knows the monitor's name: the runtime goes on with what it is at.
+fn kill_heads(monitor: &Monitor) {
+    eventually("the heads' end", || {
+        let living: Vec<i32> = monitor.heads().into_iter().filter(|p| host::alive(*p)).collect();
+        for pid in &living {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        living.is_empty()
+    });
+}
+
+/// The heads are lost while the runtime is at work: what that comes to is what the new monitor knows.
+#[test]
+fn what_a_job_did_meanwhile_is_known() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = integration::janitor::scratch().join("held");
+    fs::create_dir_all(&dir).expect("a directory");
+    // A runtime that does what it is told, and ends when it is let go; or does nothing before.
+    let program = dir.join("runtime");
+    let script = format!(
+        "#!/bin/sh\nfor verb; do case $verb in create|start|pause|resume|exec) break;; esac; done\n\
+         hold() {{ [ -e {0}/$1-$verb ] || return; touch {0}/held; while [ -e {0}/$1-$verb ]; do sleep 0.05; done; }}\n\
+         hold before\n{1} \"$@\"\ncode=$?\nhold after\nexit $code\n",
+        dir.display(),
+        fs::canonicalize(host::runtime()).expect("runtime").display(),
+    );
+    fs::write(&program, script).expect("script");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("mode");
+    let monitor = Monitor::start("held");
+    let task = monitor.task(&monitor.id, &["sleep", "100000"]);
+    let create = || task.create_by(&program);
+    let hold = |when: &str, method: &str, request: integration::wire::Msg, verb: &str| {
+        let (gate, held) = (dir.join(format!("{when}-{verb}")), dir.join("held"));
+        fs::write(&gate, "").expect("gate");
+        let client = monitor.client();
+        client.begin(method, request);
+        eventually("the runtime is at work", || held.exists());
+        kill_heads(&monitor);
+        fs::remove_file(held).expect("held");
+        gate
+    };
+    let adopt = || Run::new(shim()).args(["adopt", "--namespace", namespace(), &task.id]).out();
+    let state = |exec: &str| {
+        let state = monitor.client().ok("State", target(&task.id, exec));
+        (state.int(4), state.int(3) as i32)
+    };
+
+    let gate = hold("after", "Create", create(), "create");
+    adopt().fails_with("still at work");
+    fs::remove_file(gate).expect("gate");
+    adopt().ok();
+    let (status, init) = state("");
+    assert!(status == 1 && host::alive(init), "created: {status}, process {init}");
+
+    let rounds = [("Start", "start", 2), ("Pause", "pause", 4), ("Resume", "resume", 2)];
+    for (method, verb, after) in rounds {
+        let gate = hold("after", method, target(&task.id, ""), verb);
+        fs::remove_file(gate).expect("gate");
+        adopt().ok();
+        assert_eq!(state(""), (after, init), "{method}");
+    }
+    let refused = |method: &str| monitor.client().call(method, target(&task.id, "")).expect_err(method).0;
+    assert_eq!(["Start", "Delete", "Resume"].map(refused), [9; 3]);
+
+    let client = monitor.client();
+    client.ok("Exec", task.exec("one", &["sleep", "100000"], None));
+    let gate = hold("after", "Start", target(&task.id, "one"), "exec");
+    fs::remove_file(gate).expect("gate");
+    adopt().ok();
+    let (status, pid) = state("one");
+    assert!(status == 2 && host::alive(pid), "the exec runs: {status}, process {pid}");
+    let client = monitor.client();
+    client.ok("Kill", signal(&task.id, 9).text(2, "one"));
+    assert_eq!(client.ok("Wait", target(&task.id, "one")).int(1), 137);
+    client.ok("Delete", target(&task.id, "one"));
+    end(&client, &task.id);
+
+    // Nothing had been made, and nothing will be.
+    hold("before", "Create", create(), "create");
+    monitor.kill_all();
+    adopt().fails_with("before it had a container");
+    assert!(!monitor.dir.exists() && !monitor.address.exists(), "nothing of it stays");
+    drop(alone);
 }
 
 /// Two containers under one monitor.
