@@ -48,6 +48,7 @@ impl FromStr for Device {
 struct Mount {
     id: u64,
     device: Device,
+    point: PathBuf,
     kind: String,
     source: String,
     options: String,
@@ -95,6 +96,23 @@ impl Host {
         let fd = root.and_then(|root| inside::resolve(root.as_fd(), path, Links::Inside));
         let fd = fd.with_context(|| format!("opening {} in the container", path.display()))?;
         self.behind(&fd, &inner, path, 0).map(|found| found.into_iter().collect())
+    }
+
+    /// The devices behind the mounts in the text of a mountinfo file: each file system once, whatever lies over it. An error
+    /// says of one why there is none; file systems without devices are passed over.
+    pub fn behind_mounts(&self, mountinfo: &str) -> Vec<Result<Vec<Device>>> {
+        let mut seen = BTreeSet::new();
+        let stacked = |m: &Mount| matches!(m.kind.as_str(), "overlay" | "btrfs");
+        let mounts = mountinfo.lines().filter_map(parse);
+        let mounts = mounts.filter(|m| (m.device.major != 0 || stacked(m)) && seen.insert(m.device));
+        mounts.map(|m| self.under(&m, &m.point, 0).map(|set| set.into_iter().collect())).collect()
+    }
+
+    /// The same for what is mounted below a directory, with the mount points.
+    pub fn below(&self, dir: &Path) -> Vec<(PathBuf, Result<Vec<Device>>)> {
+        let below = self.mounts.iter().filter(|m| m.point != dir && m.point.starts_with(dir));
+        let found = |m: &Mount| self.under(m, &m.point, 0).map(|set| set.into_iter().collect());
+        below.map(|m| (m.point.clone(), found(m))).collect()
     }
 
     /// The device that limits apply to for a device number or node: the disk of a partition.
@@ -262,9 +280,10 @@ fn parse(line: &str) -> Option<Mount> {
     let mut left = left.split(' ');
     let id = left.next()?.parse().ok()?;
     let device = left.nth(1)?.parse().ok()?;
+    let point = PathBuf::from(unescape(left.nth(1)?));
     let mut right = right.splitn(3, ' ');
     let (kind, source, options) = (right.next()?, right.next()?, right.next().unwrap_or(""));
-    Some(Mount { id, device, kind: kind.into(), source: unescape(source), options: options.into() })
+    Some(Mount { id, device, point, kind: kind.into(), source: unescape(source), options: options.into() })
 }
 
 #[cfg(test)]
@@ -313,6 +332,20 @@ mod tests {
         assert_eq!(one.first().unwrap().to_string(), "254:0");
         let e = mount("31 1 0:40 / /t rw - tmpfs none rw").unwrap_err();
         assert_eq!(e.to_string(), "/x: tmpfs has no block device that could be limited");
+        // The loop device is covered, and the disk is there twice.
+        let text = "1 0 254:1 / / rw - ext4 /dev/vda1 rw\n2 1 7:0 / /data rw - ext4 /dev/loop0 rw\n\
+                    3 1 0:30 / /data rw - tmpfs tmpfs rw\n4 1 254:1 /x /y rw - ext4 /dev/vda1 rw\n";
+        let found: Vec<String> =
+            host.behind_mounts(text).into_iter().map(|found| found.unwrap()[0].to_string()).collect();
+        assert_eq!(found, ["254:0", "7:0"]);
+        let host = Host::with(
+            &root,
+            "1 0 254:1 / / rw - ext4 /dev/vda1 rw\n2 1 7:0 / /a/b rw - ext4 /dev/loop0 rw\n",
+        );
+        let below =
+            |dir: &str| host.below(Path::new(dir)).into_iter().map(|(point, _)| point).collect::<Vec<_>>();
+        assert_eq!(below("/a"), [PathBuf::from("/a/b")]);
+        assert!(below("/a/b").is_empty());
         fs::remove_dir_all(root).unwrap();
     }
 
@@ -322,6 +355,7 @@ mod tests {
                     rw,lowerdir=l/A:l/B,upperdir=/v/x\\054y/diff,workdir=/v/x/work";
         let mount = parse(line).unwrap();
         assert_eq!((mount.id, mount.device.minor), (36, 52));
+        assert_eq!(mount.point, Path::new("/a b"));
         assert_eq!(option(&mount.options, "upperdir").unwrap(), "/v/x,y/diff");
         assert_eq!(option(&mount.options, "lowerdir").unwrap(), "l/A:l/B");
         assert_eq!(option(&mount.options, "upper"), None);

@@ -42,6 +42,24 @@ pub fn load(
     })
 }
 
+/// The programs that a state asks for, and where each goes.
+fn wanted(state: &State) -> impl Iterator<Item = (Program, (ProgType, AttachType))> {
+    let features = state.features();
+    let programs = [
+        (Program::CgroupEgress(features), true),
+        (Program::CgroupIngress(features), true),
+        (Program::SocketTags, features.tags),
+        (Program::Pace, state.paces()),
+    ];
+    let all = programs.into_iter().zip(PLACES);
+    all.filter(|((_, wanted), _)| *wanted).map(|((program, _), place)| (program, place))
+}
+
+/// Loads what would be attached, and lets go of it.
+pub fn rehearse(state: &State) -> Result<()> {
+    wanted(state).try_for_each(|(program, (kind, at))| load(program, kind, Some(at), state).map(drop))
+}
+
 /// A cgroup2 directory with our programs or without.
 pub struct Cgroup {
     directory: OwnedFd,
@@ -104,17 +122,7 @@ impl Cgroup {
     /// Attaches what is missing: both directions, and the sockets' tags if there are any. A program that can't do
     /// all that is asked for by now is replaced, with no packet in between that no program sees.
     pub fn attach(&self, state: &State) -> Result<()> {
-        let features = state.features();
-        let programs = [
-            (Program::CgroupEgress(features), true),
-            (Program::CgroupIngress(features), true),
-            (Program::SocketTags, features.tags),
-            (Program::Pace, state.paces()),
-        ];
-        for ((program, wanted), (kind, attach_type)) in programs.into_iter().zip(PLACES) {
-            if !wanted {
-                continue;
-            }
+        for (program, (kind, attach_type)) in wanted(state) {
             let ours = self.ours(attach_type)?.into_iter().find(|(_, _, map)| *map == state.id());
             if ours.as_ref().is_some_and(|(_, name, _)| program.is_served_by(name)) {
                 continue;

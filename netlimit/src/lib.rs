@@ -61,6 +61,29 @@ pub fn check(limits: &Limits, target: &Target) -> Result<()> {
     }
 }
 
+/// As [`check`], for a target that runs. `netns` is its network namespace if it has one of its own.
+pub fn check_live(limits: &Limits, record: &Record, netns: Option<BorrowedFd<'_>>) -> Result<()> {
+    check(limits, &target(record))?;
+    if limits.ingress_mode != Some(IngressMode::Queue) {
+        return Ok(());
+    }
+    match netns.map(Namespace::look).transpose()?.flatten() {
+        Some(namespace) if namespace.has_veth() => Ok(()),
+        _ => Err(links::no_veth()),
+    }
+}
+
+/// Has the kernel verify the programs that [`update`] would attach to a target without any. Nothing is attached, and nothing
+/// stays.
+pub fn rehearse(change: &Limits, record: &Record) -> Result<()> {
+    if record.cgroup2.is_none() || change.is_empty() || state(record)?.is_some() {
+        return Ok(());
+    }
+    let state = State::create(0)?;
+    state.write(change, counts_loopback(record), &known_interfaces(record, change)?);
+    attach::rehearse(&state)
+}
+
 /// The first knob that can't do without programs on a cgroup2 directory.
 fn needs_cgroup2(l: &Limits, target: &Target) -> Option<&'static str> {
     let limit = |cap: Option<Cap>| matches!(cap, Some(Cap::At(_)));
@@ -267,7 +290,11 @@ fn target(record: &Record) -> Target<'_> {
 
 /// The limits in force, read from the kernel. What was lifted or never set is `None`.
 pub fn current(record: &Record) -> Result<Limits> {
-    Ok(state(record)?.map(|s| s.limits()).unwrap_or_default())
+    let mut limits = state(record)?.map(|s| s.limits()).unwrap_or_default();
+    if record.cgroup2.is_none() {
+        limits.classid = tags::classid(record);
+    }
+    Ok(limits)
 }
 
 /// Reads the counters; `None` if no limits are attached.

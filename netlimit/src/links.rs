@@ -45,6 +45,11 @@ impl Namespace {
         self.interfaces.iter().map(|i| (i.name.clone(), i.index)).collect()
     }
 
+    /// Whether one of the interfaces has its other end on the host.
+    pub fn has_veth(&self) -> bool {
+        self.links().iter().any(|l| l.kind == LinkKind::Veth)
+    }
+
     /// The host's devices behind the interfaces.
     fn links(&self) -> Vec<Link> {
         let link = |i: &Interface| {
@@ -70,6 +75,13 @@ impl Namespace {
     }
 }
 
+/// Why there can be no queue.
+pub fn no_veth() -> crate::Error {
+    crate::Error::unsupported(
+        "net.ingress-mode=queue: the container has no veth to the host's network; use `police`",
+    )
+}
+
 /// The indexes of the host's own interfaces, for those of the names that exist.
 pub fn host_indexes(names: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
     names.keys().filter_map(|n| Some((n.clone(), net::ifindex(n)?))).collect()
@@ -91,9 +103,7 @@ pub fn apply(record: &mut Record, state: &State, namespace: &Namespace) -> Resul
         links.push(link);
     }
     if limits.ingress_mode == Some(IngressMode::Queue) && !links.iter().any(|l| l.kind == LinkKind::Veth) {
-        return Err(crate::Error::unsupported(
-            "net.ingress-mode=queue: the container has no veth to the host's network; use `police`",
-        ));
+        return Err(no_veth());
     }
     record.links = Some(links);
     Ok(())

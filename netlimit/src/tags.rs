@@ -29,6 +29,12 @@ pub fn write(record: &Record, change: &Limits) -> Result<Before> {
     Ok(before)
 }
 
+/// The class id that net_cls holds.
+pub fn classid(record: &Record) -> Option<u32> {
+    let text = std::fs::read_to_string(record.net_cls.as_ref()?.join("net_cls.classid")).ok()?;
+    text.trim().parse().ok().filter(|id| *id != 0)
+}
+
 fn current_map(file: &Path) -> Result<Vec<(String, u32)>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let entry = |line: &str| {

@@ -237,6 +237,12 @@ impl Container {
         &self.path
     }
 
+    /// Whether its directory has a file of that name.
+    pub fn has(&self, name: &str) -> bool {
+        let flags = nix::fcntl::AtFlags::empty();
+        nix::unistd::faccessat(&self.dir, name, nix::unistd::AccessFlags::F_OK, flags).is_ok()
+    }
+
     /// Waits until nobody else changes this container, and reads its state anew.
     ///
     /// # Errors

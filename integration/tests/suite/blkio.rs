@@ -405,6 +405,61 @@ fn leads_to(disk_dir: &Path, devices: &[String]) {
     assert_eq!(found, wanted);
 }
 
+/// A limit for all devices has found, when `create` is through, those below a bind mount's source, under an overlay, of a
+/// mount from a device node.
+#[test]
+fn create_misses_no_device() {
+    differs!(Runc, "knobs are ours");
+    differs!(Crun, "knobs are ours");
+    let made: Result<Vec<Disk>, String> = (0..2).map(|_| Disk::any(64)).collect();
+    let (disks, (image, node)) = match made.and_then(|disks| Ok((disks, disk::image(384)?))) {
+        Ok(made) => made,
+        Err(why) => skip!("{why}"),
+    };
+    disk::sh(&format!("{MKFS} $MKFS {node}")).unwrap();
+    let kind = disk::sh(&format!("blkid -o value -s TYPE {node}")).unwrap();
+    let number = disk::number(&node).unwrap();
+    let source = integration::janitor::scratch().join(format!("rbind{}", disks[0].device.replace(':', "-")));
+    let layers = disks[1].dir.display();
+    disk::sh(&format!(
+        "mkdir -p {0}/sub {layers}/l {layers}/u {layers}/w && mount --bind {1} {0}/sub",
+        source.display(),
+        disks[0].dir.display()
+    ))
+    .unwrap();
+    let c = Container::sleeping("misses")
+        // Who mounts a device is in the cgroup by then.
+        .with(|config| config["linux"]["resources"]["devices"] = serde_json::json!([{ "allow": true, "access": "rwm" }]))
+        .mount(serde_json::json!({ "destination": "/data", "type": "bind", "source": source, "options": ["rbind"] }))
+        .mount(serde_json::json!({ "destination": "/over", "type": "overlay", "source": "overlay", "options": [
+            format!("lowerdir={layers}/l"), format!("upperdir={layers}/u"), format!("workdir={layers}/w")
+        ] }))
+        .mount(serde_json::json!({ "destination": "/disk", "type": kind, "source": node, "options": ["rw"] }));
+    let knobs = [
+        ("hydra.blkio.write-bps", "3MB"),
+        ("hydra.blkio.read-bps", "container:/data/sub/x=4MB,container:/over=5MB,container:/disk=6MB"),
+    ];
+    let c = annotated(c, &knobs).up();
+    let placed = |knob: &str| -> Vec<(String, u64)> {
+        let state = c.state();
+        let all = state["hydra"]["devices"].as_array().expect("devices").iter().filter(|p| p["knob"] == knob);
+        all.map(|p| (p["device"].as_str().unwrap().to_string(), p["amount"].as_u64().unwrap())).collect()
+    };
+    for device in [&disks[0].device, &disks[1].device, &number] {
+        let found = placed("blkio.write-bps");
+        assert!(found.contains(&(device.clone(), 3_000_000)), "{device} of {found:?}");
+    }
+    let mut named = placed("blkio.read-bps");
+    named.sort_by_key(|(_, amount)| *amount);
+    let wanted = [(&disks[0].device, 4_000_000), (&disks[1].device, 5_000_000), (&number, 6_000_000)]
+        .map(|(d, n)| (d.clone(), n));
+    assert_eq!(named, wanted);
+    c.delete_force().ok();
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+    let end = format!("umount -l {0}/sub; losetup -d {node}; rm -f {1}", source.display(), image.display());
+    disk::sh(&end).unwrap();
+}
+
 /// From a path to what can be throttled.
 #[test]
 fn paths_lead_to_devices() {

@@ -461,6 +461,38 @@ fn what_a_kernel_lacks_is_seen_before_the_cgroup_is_made() {
     }
 }
 
+/// A path that was named and is gone is in nobody's way: not an engine's, nor of mounts that are to be followed. Its
+/// limit stays where it was.
+#[test]
+fn a_path_that_is_gone_keeps_its_limit() {
+    ours!();
+    let (image, node) = disk::image(16).expect("a loop device");
+    let number = disk::number(&node).unwrap();
+    let path = integration::janitor::scratch().join(format!("node{}", number.replace(':', "-")));
+    sh(&format!("mknod {} b {}", path.display(), number.replace(':', " "))).unwrap();
+    let c = annotated(
+        Container::sleeping("gone"),
+        &[("hydra.blkio.write-bps", &format!("{}=3MB", path.display()))],
+    )
+    .up();
+    let file = if v2() { ("io", "io.max") } else { ("blkio", "blkio.throttle.write_bps_device") };
+    let held = |rate: &str| {
+        let text = c.cgroup_file(file.0, file.1).unwrap();
+        text.lines().any(|l| l.starts_with(&format!("{number} ")) && l.contains(rate))
+    };
+    assert!(held("3000000"));
+    fs::remove_file(&path).unwrap();
+    let said = update(&c, &["--memory-limit", "64MiB"]).ok().stdout;
+    assert!(said.contains(&format!("its limits stay with {number}")), "{said}");
+    c.runtime().args(["update", "--resources", "-", &c.id]).stdin(r#"{"pids":{"limit":7}}"#).ok();
+    assert!(held("3000000"));
+    // Named anew it is an error.
+    update(&c, &["--blkio-write-bps", &format!("{}=4MB", path.display())]).fails_with(path.to_str().unwrap());
+    update(&c, &["--blkio-write-bps", &format!("{number}=max")]).ok();
+    assert!(!held("3000000"));
+    sh(&format!("losetup -d {node}; rm -f {}", image.display())).unwrap();
+}
+
 /// Without a cgroup nothing can be limited, and that is said.
 #[test]
 fn knobs_want_a_cgroup() {
@@ -490,6 +522,29 @@ fn a_dry_run_prints_the_plan() {
     assert_eq!(files(&c), before, "a dry run changed something");
     assert!(planned.len() >= 2);
     assert_eq!(planned, plan(&[]));
+    // What any of our words changed is said, and so is what the kernel rounds.
+    let unset = update(&c, &["--unset", "memory.limit"]).ok().stdout;
+    assert!(unset.contains("memory."), "{unset}");
+    let json = json!({ "hydra": { "memory.limit": "67108865" } });
+    let run = c.runtime().args(["update", "--resources", "-", &c.id]).stdin(json.to_string());
+    let said = run.ok().stdout;
+    assert!(said.contains("asked 67108865, the kernel made it 67108864"), "{said}");
+    // A raw line for the file of a knob that goes: one change, and none where it is in force already.
+    let raw = if v2() { "memory.max" } else { "memory.limit_in_bytes" };
+    let set = format!("{raw}=67108864");
+    let lifting = ["--unset", "memory.limit", "--cgroup-file", &set];
+    let plan = update(&c, &[&lifting[..], &["--dry-run"]].concat()).ok().stdout;
+    assert!(!plan.contains(&format!("{raw}: ")), "{plan}");
+    update(&c, &lifting).ok();
+    assert_eq!(memory(&c), "67108864");
+    update(&c, &["--unset", &format!("cgroup.{raw}")]).ok();
+    // What would fail then fails now.
+    if host::cgroups() != Cgroups::V1 {
+        update(&c, &["--dry-run", "--net-ingress-rate", "8mbit", "--net-ingress-mode", "queue"])
+            .fails_with("net.ingress-mode=queue: the container has no veth");
+        let plan = update(&c, &["--dry-run", "--net-ingress-rate", "8mbit"]).ok().stdout;
+        assert!(plan.contains("net.ingress-rate: max -> 1000000"), "{plan}");
+    }
     let text = update(&c, &["--dry-run", "--pids-limit", "34"]).ok().stdout;
     assert!(text.contains("pids.max: 33 -> 34"), "{text}");
     // What the kernel rounds is said: it counts pages.

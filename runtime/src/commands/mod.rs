@@ -180,8 +180,11 @@ impl Setting {
         name.unwrap_or_else(|| format!("#{uid}"))
     }
 
+    /// Reads a container's state; what a killed `update` left of it is finished first.
     pub fn load(&self, id: &str) -> Result<Container> {
-        self.store.load(id)
+        let mut container = self.store.load(id)?;
+        crate::knobs::update::finish(&mut container);
+        Ok(container)
     }
 }
 

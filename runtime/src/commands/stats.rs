@@ -6,6 +6,7 @@ use super::{find, Setting};
 use crate::cli::{self, Format};
 use crate::error::{Error, Kind, Result};
 use crate::knobs::stats::{self, Sample};
+use crate::knobs::update;
 
 pub fn run(setting: &Setting, args: &cli::Stats) -> Result<u8> {
     let interval = args.interval.unwrap_or(Duration::from_secs(1));
@@ -44,12 +45,13 @@ pub fn run(setting: &Setting, args: &cli::Stats) -> Result<u8> {
 
 /// The containers that were named, or all that run.
 fn samples(setting: &Setting, ids: &[String]) -> Result<Vec<Sample>> {
-    let containers = match ids.is_empty() {
+    let mut containers = match ids.is_empty() {
         true => find::all(setting)?,
         false => find::several(setting, ids, &[])?,
     };
     let mut samples = Vec::new();
-    for container in &containers {
+    for container in &mut containers {
+        update::finish(container);
         let pid = container.visible_pid(container.status());
         let state = &container.state;
         match &state.cgroup {

@@ -26,7 +26,7 @@ pub fn run(setting: &Setting, args: &cli::Update) -> Result<u8> {
             Err(e) => failed.push(format!("{}: {e}", container.state.id)),
         }
     }
-    let quiet = !args.dry_run && !args.json && !args.reload && args.knobs.is_empty();
+    let quiet = !args.dry_run && !args.json && !args.reload && request.is_runcs();
     // An operator's runc flag that a stronger layer outvotes would seem to do nothing.
     let quiet = quiet
         && (args.flags.is_empty()
@@ -68,12 +68,15 @@ fn one(container: &mut Container, request: &Request, dry_run: bool) -> Result<Re
         network: applied::network(&spec),
         saved: &saved,
     };
-    let report = update::update(request, &subject, dry_run, &mut |saved: &Saved| {
+    let mut report = update::update(request, &subject, dry_run, &mut |saved: &Saved| {
         container.state.knobs = saved.clone();
         container.save()
     })?;
     if !dry_run {
-        helper::ensure(&path, &container.state.knobs)?;
+        // The limits are in force, and stay as they are split now.
+        if let Err(e) = helper::ensure(&path, &container.state.knobs) {
+            report.notes.push(format!("{e}: the next `update` or `inspect` tries again"));
+        }
     }
     Ok(report)
 }

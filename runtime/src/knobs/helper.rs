@@ -32,6 +32,9 @@ const LOCK: &str = "helper.lock";
 /// How often the budget is moved: a demand that swaps devices is followed within two of these.
 const TICK: Duration = Duration::from_millis(400);
 
+/// After which time it looks again for the mounts that it couldn't follow.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// What the helper takes from `state.json`; the rest of it is no business of this module's.
 #[derive(serde::Deserialize)]
 struct State {
@@ -99,10 +102,9 @@ fn watch(dir: &Path) -> Result<()> {
     let pidfd = process::pidfd_open(init.pid).ok();
     let mut modified = modified(dir);
     let mut budget = Budget::new(&location, &state.knobs)?;
-    if state.knobs.follow_mounts {
-        // What came before the file was opened is no news to whoever polls it.
-        follow(dir, &state.id);
-    }
+    // What came before the file was opened is no news to whoever polls it.
+    let mut stale = state.knobs.follow_mounts && !follow(dir, &state.id);
+    let mut tried = Instant::now();
     while is_alive(init) && state.knobs.needs_helper() {
         let followed = state.knobs.follow_mounts.then(|| PollFd::new(mounts.as_fd(), PollFlags::POLLPRI));
         let end = pidfd.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
@@ -111,8 +113,10 @@ fn watch(dir: &Path) -> Result<()> {
         // Asleep, it needs none of the program in memory.
         memory::leave_text();
         let ready = poll(&mut watched, timeout).unwrap_or(0);
-        if ready > 0 && state.knobs.follow_mounts && watched[0].any() == Some(true) {
-            follow(dir, &state.id);
+        let news = ready > 0 && state.knobs.follow_mounts && watched[0].any() == Some(true);
+        if news || stale && tried.elapsed() > AGAIN {
+            stale = !follow(dir, &state.id);
+            tried = Instant::now();
         }
         // An `update` under way reads and writes the same limits.
         let Some(_lock) = quiet(dir)? else { continue };
@@ -150,13 +154,15 @@ fn modified(dir: &Path) -> Option<(u64, i64)> {
     fs::metadata(dir.join("state.json")).ok().map(|m| (m.ino(), m.ctime_nsec()))
 }
 
-/// Has the limits resolved again, as any `update` does. A mount that comes with a burst of others costs one.
-fn follow(dir: &Path, id: &str) {
+/// Has the limits resolved again, as any `update` does, and says whether that went well. A mount that comes with a burst of
+/// others costs one.
+fn follow(dir: &Path, id: &str) -> bool {
     std::thread::sleep(Duration::from_millis(50));
-    let Some(root) = dir.parent() else { return };
+    let Some(root) = dir.parent() else { return false };
     let mut command = Command::new("/proc/self/exe");
     command.arg0("runtime").arg("--root").arg(root).args(["update", id]);
-    let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let done = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    done.is_ok_and(|status| status.success())
 }
 
 /// The totals of one container and how they are split now.

@@ -7,10 +7,12 @@ mod journal;
 mod net;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use cgroup::apply::line_key;
+use cgroup::block::Device;
 use cgroup::layout::Version;
 use cgroup::systemd::PropertyStep;
 use cgroup::{Cgroup, Change, Layout, Location, Resources, Transaction, Write};
@@ -22,11 +24,12 @@ use super::devices::Resolver;
 use super::layers::{self, check, PREFIX};
 use super::limits::{self, throttles, upsert, Limits, World};
 use super::stats;
+use super::value::Selector;
 use crate::cli;
 use crate::error::{Context, Error, Result};
 
-pub use journal::recover;
 use journal::Journal;
+pub use journal::{finish, recover};
 
 /// What was asked of `update`, read and checked.
 #[derive(Debug, Default)]
@@ -81,6 +84,18 @@ impl Request {
             annotations.filter_map(|(k, v)| Some((k.strip_prefix(PREFIX)?.to_string(), v.clone())));
         check(&annotations.filter(|(k, _)| k != "class").collect()).context("annotation")?;
         Ok(request)
+    }
+
+    /// Nothing in it is a word of ours: an engine, or somebody who knows runc, asks.
+    pub fn is_runcs(&self) -> bool {
+        self.set.is_empty() && self.unset.is_empty() && self.annotations.is_empty() && self.class.is_none()
+    }
+
+    /// Whether it may name devices.
+    fn says_devices(&self) -> bool {
+        let set = self.set.iter().map(|(name, _)| name.as_str());
+        let annotations = self.annotations.iter().filter_map(|(key, _)| key.strip_prefix(PREFIX));
+        self.class.is_some() || self.reload || set.chain(annotations).any(|name| name.starts_with("blkio."))
     }
 
     /// Changes what the state says.
@@ -146,13 +161,45 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// A state and what it comes to here.
-fn limits_of(subject: &Subject<'_>, saved: &Saved, layout: &Layout, resolver: &Resolver) -> Result<Limits> {
-    let world = World { version: &|c| layout.version_of(c), devices: &|s| resolver.devices(s) };
+/// A state and what it comes to here. `kept` says that nobody named devices now: a path that was named before and is
+/// gone meanwhile keeps its limit where it was, and is in nobody's way.
+fn limits_of(
+    subject: &Subject<'_>,
+    saved: &Saved,
+    layout: &Layout,
+    resolver: &Resolver,
+    kept: bool,
+) -> Result<Limits> {
+    let notes = RefCell::new(Vec::new());
+    let devices = |selector: &Selector| match resolver.devices(selector) {
+        Err(e) if kept => {
+            let held = placed_for(subject.saved, selector, resolver).ok_or(e)?;
+            let names: Vec<_> = held.iter().map(Device::to_string).collect();
+            notes.borrow_mut().push(match held.is_empty() {
+                true => format!("{selector} can't be found any more, nor can its device"),
+                false => {
+                    format!("{selector} can't be found any more: its limits stay with {}", names.join(", "))
+                }
+            });
+            Ok(held)
+        }
+        other => other,
+    };
+    let world = World { version: &|c| layout.version_of(c), devices: &devices };
     let own = saved.base.as_ref().unwrap_or(subject.own);
     let mut limits = limits::limits(own, &saved.layers.effective()?, &world)?;
     limits.resources.devices.clear();
+    limits.notes.extend(notes.take());
+    limits.notes.dedup();
     Ok(limits)
+}
+
+/// The devices that carry limits for a selector, as far as they are still there; `None` if it never had any.
+fn placed_for(saved: &Saved, selector: &Selector, resolver: &Resolver) -> Option<Vec<Device>> {
+    let text = selector.to_string();
+    let placed: BTreeSet<Device> =
+        saved.placed.iter().filter(|p| p.selector == text).map(|p| p.device).collect();
+    (!placed.is_empty()).then(|| placed.into_iter().filter(|d| resolver.exists(*d)).collect())
 }
 
 /// The limits in force. Devices that are no longer behind any mount are limited still: they are known from the state.
@@ -165,16 +212,17 @@ fn limits_before(subject: &Subject<'_>, layout: &Layout, resolver: &Resolver) ->
     let own = saved.base.as_ref().unwrap_or(subject.own);
     let mut old = limits::limits(own, &saved.layers.effective()?, &world)?;
     let io = old.resources.block_io.get_or_insert_default();
-    for placed in &saved.placed {
+    // A device that was taken away took its limits along.
+    for placed in saved.placed.iter().filter(|p| resolver.exists(p.device)) {
         if let Some(index) = limits::throttle_index(&placed.knob) {
             upsert(throttles(io, index), placed.device, placed.amount.unwrap_or(0));
         }
     }
-    for placed in saved.placed.iter().filter(|p| p.knob == "blkio.latency") {
+    for placed in saved.placed.iter().filter(|p| p.knob == "blkio.latency" && resolver.exists(p.device)) {
         old.raw.insert(("io.latency".into(), placed.device.to_string()), String::new());
     }
     for (index, total) in saved.totals.all().into_iter().enumerate() {
-        for device in saved.shared().iter().filter(|_| total.is_some()) {
+        for device in saved.shared().iter().filter(|d| total.is_some() && resolver.exists(**d)) {
             upsert(throttles(io, index), *device, 1);
         }
     }
@@ -232,7 +280,7 @@ pub fn update(
     let layout = Layout::detect()?;
     let cgroup = Cgroup::open(subject.location).context("opening the container's cgroup")?;
     let resolver = Resolver::running(subject.pid);
-    let mut new = limits_of(subject, &saved, &layout, &resolver)?;
+    let mut new = limits_of(subject, &saved, &layout, &resolver, !request.says_devices())?;
     keep_split(&cgroup, subject.saved, &mut new);
     saved.note(&new);
     let old = limits_before(subject, &layout, &resolver)?;
@@ -279,6 +327,9 @@ pub fn update(
     all.writes(&cgroup, &lifted)?.writes(&cgroup, &plan.writes)?.writes(&cgroup, &raw)?;
     let (step, net) = net::step(subject, &new, &old, &record)?.unzip();
     if let Some(step) = step {
+        if dry_run {
+            step.rehearse()?;
+        }
         all.step(step);
     }
     let prepared = all.prepare()?;

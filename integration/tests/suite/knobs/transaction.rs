@@ -245,10 +245,24 @@ fn killed_at_any_write() {
     let [old, new] = ends(&rig);
     let log = rig.c.bundle.dir.join("log");
     let (mut halves, mut complete) = (0, 0);
+    let journal = rig.c.root.join(&rig.c.id).join("update.json");
+    // Whatever comes next finishes it.
+    let id = rig.c.id.as_str();
+    let verbs: [&[&str]; 5] = [
+        &["state", id],
+        &["exec", id, "true"],
+        &["stats", "--once", "--json", id],
+        &["ps", id],
+        &["inspect", id],
+    ];
     for (call, count) in &calls {
         let step = if host::quick() || call == "openat" { (count / 8).max(1) } else { 1 };
         for n in (1..=*count).step_by(step) {
             rig.under_strace(&[&format!("inject={call}:signal=KILL:when={n}")], &log);
+            if journal.exists() {
+                rig.c.verb(verbs[(complete + halves) % verbs.len()]).ok();
+                assert!(!journal.exists(), "killed at {call} {n}: the next command left it");
+            }
             match whole(&rig, &old, &new, &format!("killed at {call} {n} of {count}")) {
                 true => complete += 1,
                 false => halves += 1,

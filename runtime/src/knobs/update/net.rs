@@ -44,14 +44,24 @@ pub fn step<'a>(
     let fresh = record.borrow().is_none();
     if fresh {
         let target = applied::target(subject.location, subject.network);
-        netlimit::check(&new.net, &target)?;
         *record.borrow_mut() = Some(Record::planned(&target));
     }
     let Some(planned) = record.borrow().clone() else { return Ok(None) };
+    netlimit::check_live(&new.net, &planned, netns.as_ref().map(AsFd::as_fd))?;
     let mut back = lifted(&old.net, &new.net);
     back.count_loopback = limits::loopback(new.net.count_loopback, back.count_loopback, planned.network);
     let before = Before { record: planned, limits: back, fresh };
     Ok(Some((Net { record, change: new.net.clone(), netns, undo: None }, before)))
+}
+
+impl Net<'_> {
+    /// Asks the kernel whether it takes what `apply` would load. Leaves nothing.
+    pub fn rehearse(&self) -> Result<()> {
+        match self.record.borrow().as_ref() {
+            Some(record) => netlimit::rehearse(&self.change, record).context("network limits"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl cgroup::Step for Net<'_> {
@@ -88,6 +98,11 @@ impl Before {
         if self.fresh {
             return netlimit::detach(&self.record).context("removing the network limits");
         }
+        // With its cgroups all that could be put back is gone.
+        let places = [&self.record.cgroup2, &self.record.net_cls];
+        if places.into_iter().flatten().all(|dir| !dir.exists()) {
+            return Ok(());
+        }
         // Without its processes a container has no interfaces whose limits could be put back.
         let netns = namespace(pid).unwrap_or_default();
         let netns = netns.as_ref().map(AsFd::as_fd);
@@ -107,12 +122,23 @@ fn changes(old: &netlimit::Limits, new: &netlimit::Limits) -> Vec<Change> {
     let (old, new) = (json(old), json(new));
     let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
     let each = new.as_object().into_iter().flatten().filter_map(|(name, asked)| {
-        let known = old.get(name).map_or_else(|| "max".into(), text);
+        let known = old.get(name).map_or_else(|| usual(name).into(), text);
         let field = format!("net.{name}");
         let change = Change { target: field.clone(), field, old: known, asked: text(asked), effective: None };
         (change.old != change.asked).then_some(change)
     });
     each.collect()
+}
+
+/// What holds where nothing was set, as it is written.
+fn usual(name: &str) -> &'static str {
+    match name {
+        "classid" => "0",
+        "priority" => "{}",
+        "ingress-mode" => "police",
+        "count-loopback" => "default",
+        _ => "max",
+    }
 }
 
 /// The container's network namespace, unless it is the host's.
