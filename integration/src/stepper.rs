@@ -22,6 +22,8 @@ pub enum Whose {
 pub struct Calls {
     pub program: usize,
     pub children: usize,
+    /// Whether the program ended by itself, with a status that isn't 0.
+    pub failed: bool,
 }
 
 impl Calls {
@@ -90,9 +92,10 @@ impl Run {
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         loop {
             match waitpid(None, Some(flags)).expect("waiting for what is traced") {
-                WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) if pid == self.program => {
-                    return self.calls
+                WaitStatus::Exited(pid, code) if pid == self.program => {
+                    return Calls { failed: code != 0, ..self.calls }
                 }
+                WaitStatus::Signaled(pid, ..) if pid == self.program => return self.calls,
                 WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {}
                 other => self.stopped(other),
             }

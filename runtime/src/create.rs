@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Layout, Location};
 
-use crate::commands::Setting;
+use crate::commands::{delete, Setting};
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::attrs::rdt;
 use crate::init::{rootfs, Init, Root, Start};
@@ -17,7 +17,7 @@ use crate::spawn::{self, Child};
 use crate::spec::{Hooks, Spec};
 use crate::state::{self, Container, Status};
 use crate::sys::{memory, process};
-use crate::undo::{self, Undo};
+use crate::undo::Undo;
 use crate::{cli, invalid, listener, sockets, validate};
 
 /// Who lets the container's process go.
@@ -113,11 +113,17 @@ pub fn create(setting: &Setting, args: &cli::Create, mode: Mode) -> Result<Creat
     match made {
         Ok((child, console)) => Ok(Created { container, child, spec: bundle.spec, console }),
         Err(e) => {
-            if let Err(left) = undo::take_back(&container) {
-                log::error!("after a failed create: {left}; `delete --force {}` tries again", args.id);
-            }
+            give_up(&container, "create");
             Err(e)
         }
+    }
+}
+
+/// After a failure, with its process dead: the end that a container has in any case, with its poststop hooks
+/// (runtime-spec, lifecycle 3 to 5: continue at 12). What createRuntime hooks made is theirs to take away.
+pub fn give_up(container: &Container, verb: &str) {
+    if let Err(left) = delete::destroy(container) {
+        log::error!("after a failed {verb}: {left}; `delete --force {}` tries again", container.state.id);
     }
 }
 
@@ -191,8 +197,7 @@ fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle, decided:
     state.knobs = decided.knobs.saved.clone();
     state.has_keyring = decided.plan.keyring.is_some();
     state.monitored = crate::commands::monitor::asks();
-    let later = |hooks: &Hooks| !hooks.poststart.is_empty() || !hooks.poststop.is_empty();
-    state.has_later_hooks = bundle.spec.hooks.as_ref().is_some_and(later);
+    state.has_later_hooks = bundle.spec.hooks.as_ref().is_some_and(Hooks::has_later);
     if let (Some(rdt), Some(root)) = (&decided.plan.rdt, rdt::root()) {
         // The monitoring group lies in the class, and goes first: the list is walked backwards.
         state.undo.extend(rdt.to_undo(&root).into_iter().rev().map(Undo::Resctrl));
@@ -262,8 +267,7 @@ fn make(
             Ok(())
         })
     });
-    let finished = finished
-        .and_then(|()| publish(container, &decided.plan, &child, &opened.pidfd_socket, &opened.pid_file));
+    let finished = finished.and_then(|()| publish(container, &child, &opened.pidfd_socket, &opened.pid_file));
     match finished {
         Ok(()) => Ok((child, console)),
         Err(e) => {
@@ -338,17 +342,13 @@ fn run_parent_hooks(hooks: &Hooks, container: &Container, pid: i32) -> Result<()
     crate::hooks::run("createRuntime", &hooks.create_runtime, &state, &[])
 }
 
-/// Tells the world of the ready process: its limits, the state file, the pid file.
+/// Tells the world of the ready process: the state file, the pid file.
 fn publish(
     container: &mut Container,
-    plan: &Plan,
     child: &Child,
     pidfd_socket: &Option<OwnedFd>,
     pid_file: &Option<PathBuf>,
 ) -> Result<()> {
-    if plan.ids.is_some() {
-        crate::init::attrs::rlimits::apply(&plan.process.rlimits, child.pid)?;
-    }
     if let (Some(socket), Some(pidfd)) = (pidfd_socket, child.pidfd()) {
         sockets::send_fd(socket.as_fd(), pidfd, b"pidfd").context("sending the pidfd to --pidfd-socket")?;
     }

@@ -76,6 +76,11 @@ impl Init<'_> {
         self.join.iter().map(|(flag, fd)| (*flag, fd.as_fd()))
     }
 
+    /// Whether the process is in a user namespace, a new or a joined one, in which privileges over the host don't count.
+    pub fn loses_privileges(&self) -> bool {
+        self.makes(libc::CLONE_NEWUSER) || self.needs_go_between()
+    }
+
     fn makes(&self, flag: i32) -> bool {
         self.plan.namespaces.makes(flag)
     }
@@ -154,7 +159,7 @@ fn enter_namespaces(init: &Init<'_>, link: &ToParent) -> Result<()> {
             }
         }
     }
-    if init.makes(libc::CLONE_NEWUSER) || init.needs_go_between() {
+    if init.loses_privileges() {
         process::set_ids(Some(0), Some(0)).context("becoming root in the user namespace")?;
     }
     // Not before: an undumpable process's files in /proc belong to the host's root, who may not be us.

@@ -7,10 +7,11 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use nix::sys::wait::{waitpid, WaitStatus};
+use nix::sys::wait::{waitid, waitpid, Id, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::init::attrs::rlimits::{self, Rlimits};
 use crate::init::{self, Init};
 use crate::link::{self, Request, ToChild};
 use crate::plan::{IdMaps, Namespaces};
@@ -32,6 +33,8 @@ pub struct Child {
     /// Ends when the child of its own has taken over; see `init::run`.
     go_between: Option<i32>,
     ids: Option<IdMaps>,
+    /// Limits that the child may not be able to set itself.
+    rlimits: Option<Rlimits>,
 }
 
 /// Makes the child; it starts to work on `init` at once. `cgroup` is a cgroup v2 directory to be born in.
@@ -47,6 +50,7 @@ pub fn spawn(mut init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child
     }
     let ids = init.plan.ids.clone();
     let go_between = init.needs_go_between();
+    let rlimits = init.loses_privileges().then(|| init.plan.process.rlimits.clone());
     let cloned = match process::clone(flags as u64, cgroup) {
         // Before Linux 5.7 nobody is born in a cgroup (E2BIG: those that know clone3 want zeros there): the child joins it
         // as it joins those of v1.
@@ -62,7 +66,7 @@ pub fn spawn(mut init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child
             init::run(init, to_parent)
         }
         Clone::Parent { pid, pidfd } => {
-            Ok(Child { pid, pidfd, link: to_child, go_between: go_between.then_some(pid), ids })
+            Ok(Child { pid, pidfd, link: to_child, go_between: go_between.then_some(pid), ids, rlimits })
         }
     }
 }
@@ -126,7 +130,9 @@ impl Child {
     fn serve_requests(&mut self, on: &mut impl FnMut(i32, Request) -> Result<()>) -> Result<()> {
         loop {
             match self.link.next()? {
-                Some(Request::Ready) => return Ok(()),
+                Some(Request::Ready) => {
+                    return self.rlimits.as_ref().map_or(Ok(()), |limits| rlimits::apply(limits, self.pid))
+                }
                 Some(Request::Failed(e)) => return Err(e),
                 Some(Request::MapIds) => {
                     let ids = self.ids.clone().unwrap_or_default();
@@ -172,7 +178,10 @@ impl Child {
 
     /// Lets a ready child go on. It execs (the result is `Ok`), waits for `start`, or fails.
     pub fn go(&self) -> Result<()> {
-        self.link.go()
+        match self.link.go() {
+            Err(e) if e.errno() == Some(libc::EPIPE) => Err(self.early_end()),
+            other => other,
+        }
     }
 
     /// After `go`, for a child that does not wait for `start`: returns when it has exec'd.
@@ -192,8 +201,10 @@ impl Child {
         }
     }
 
-    fn early_end(&mut self) -> Error {
-        let how = match waitpid(Pid::from_raw(self.pid), None) {
+    /// Looks without reaping: until `kill` has reaped it, the number is nobody else's.
+    fn early_end(&self) -> Error {
+        let how = match waitid(Id::Pid(Pid::from_raw(self.pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+        {
             Ok(WaitStatus::Exited(_, code)) => format!("with status {code}"),
             Ok(WaitStatus::Signaled(_, signal, _)) => {
                 format!("by {signal} (was it killed for lack of memory? see memory.limit)")

@@ -198,6 +198,13 @@ pub struct Hooks {
     pub poststop: Vec<Hook>,
 }
 
+impl Hooks {
+    /// Whether there are hooks for after the start or the end.
+    pub fn has_later(&self) -> bool {
+        !self.poststart.is_empty() || !self.poststop.is_empty()
+    }
+}
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Hook {

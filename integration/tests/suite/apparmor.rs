@@ -83,6 +83,11 @@ fn exec_is_confined_as_the_container_or_as_told() {
     let c = confined("apparmorexec", profile, "sleep 1000000").up();
     c.exec(&["sh", "-c", CURRENT]).ok().says(&enforced);
     c.exec(&["cat", "/etc/secret"]).fails_with("Permission denied");
+    let unnamed = c.exec_process(&[], |p| {
+        drop(p.as_object_mut().unwrap().remove("apparmorProfile"));
+        p["args"] = serde_json::json!(["sh", "-c", CURRENT]);
+    });
+    unnamed.ok().says(&enforced);
     let c = Container::sleeping("apparmorexec").up();
     c.exec(&["sh", "-c", CURRENT]).ok().says("unconfined");
     c.exec_with(&["--apparmor", profile], &["sh", "-c", CURRENT]).ok().says(&enforced);

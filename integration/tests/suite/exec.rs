@@ -97,6 +97,40 @@ fn a_process_object_replaces_everything() {
 }
 
 #[test]
+fn what_a_process_object_leaves_out_is_the_containers() {
+    let c = Container::sleeping("execinherit").with(|c| {
+        let p = &mut c["process"];
+        p["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 88 }]);
+        p["oomScoreAdj"] = 321.into();
+        p["user"]["umask"] = 0o27.into();
+        p["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 5 });
+        p["ioPriority"] = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 });
+        p["execCPUAffinity"] = json!({ "final": "0" });
+    });
+    let c = c.up();
+    let ask = |script: &str| {
+        let out = c.exec_process(&[], |p| {
+            *p = json!({ "args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin:/usr/bin"], "user": { "uid": 0, "gid": 0 } });
+        });
+        out.ok().stdout
+    };
+    differs!(Crun, "1.8.1 takes none");
+    assert_eq!(ask("cat /proc/self/oom_score_adj"), "321\n");
+    differs!(Runc, "1.1 knows none of the others, nor takes the limits");
+    let limits = "ulimit -S -n; ulimit -H -n; cat /proc/self/oom_score_adj";
+    assert_eq!(ask(limits), "77\n88\n321\n");
+    let others =
+        "umask; cut -d' ' -f41,19 /proc/self/stat; ionice -p $$; grep Cpus_allowed_list /proc/self/status";
+    assert_eq!(ask(others), "0027\n5 3\nbest-effort: prio 6\nCpus_allowed_list:\t0\n");
+    let own = c.exec_process(&[], |p| {
+        p["args"] = json!(["sh", "-c", limits]);
+        p["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 66, "hard": 66 }]);
+        p["oomScoreAdj"] = 322.into();
+    });
+    assert_eq!(own.ok().stdout, "66\n66\n322\n", "what it says counts");
+}
+
+#[test]
 fn a_process_object_has_its_own_umask() {
     differs!(Runc, "1.1 keeps 0022");
     let c = Container::sleeping("execumask").up();

@@ -113,6 +113,78 @@ fn a_failing_poststop_hook_only_warns() {
     assert!(said.contains("poststop hook #0"), "no warning: {said}");
 }
 
+/// A container whose poststop hook leaves what it was told, and a mark if the state was there still.
+fn with_poststop(name: &str) -> Container {
+    let c = Container::sleeping(name);
+    let (log, state) = (c.bundle.dir.join("poststop"), c.root.join(&c.id));
+    let script = format!("(cat; test ! -e {} || echo early; echo) >>{}", state.display(), log.display());
+    c.with(|config| config["hooks"]["poststop"] = hook(&script))
+}
+
+/// The poststop hook ran once, for a stopped container, and nothing is left.
+#[track_caller]
+fn poststop_ran_once(c: &Container, what: &str) {
+    let told = fs::read_to_string(c.bundle.dir.join("poststop")).unwrap_or_default();
+    let state: Value = serde_json::from_str(&told).unwrap_or_else(|e| panic!("{what}: {e}: {told:?}"));
+    assert_eq!(state["id"], c.id.as_str(), "{what}");
+    assert_eq!(state["status"], "stopped", "{what}");
+    assert!(state["pid"].as_i64().unwrap_or(0) == 0, "{what}: {state}");
+    assert_eq!(c.leftovers(), Vec::<String>::new(), "{what}");
+}
+
+#[test]
+fn what_fails_before_the_start_ends_with_the_poststop_hooks() {
+    differs!(Crun, "1.8.1 runs none after a failure");
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let c = with_poststop("stophook").with(|config| config["hooks"][kind] = hook("exit 7"));
+        c.create().fails();
+        poststop_ran_once(&c, kind);
+    }
+    for verb in ["create", "run"] {
+        let c = with_poststop("stopprogram").args(&["/nowhere/program"]);
+        match verb {
+            "create" => c.create().fails(),
+            _ => c.run().fails(),
+        };
+        poststop_ran_once(&c, verb);
+    }
+    for kind in ["startContainer", "poststart"] {
+        let c = with_poststop("stopstart").with(|config| {
+            config["hooks"][kind] = json!([{ "path": "/bin/sh", "args": ["sh", "-c", "exit 7"] }]);
+        });
+        c.run().fails();
+        poststop_ran_once(&c, kind);
+    }
+}
+
+#[test]
+fn a_failed_restore_ends_with_the_poststop_hooks() {
+    differs!(Crun, "1.8.1 runs none after a failure");
+    let c = with_poststop("stoprestore");
+    let images = c.bundle.dir.join("images");
+    fs::create_dir(&images).unwrap();
+    c.bundle.write();
+    let restore = c.runtime().args(["restore", "--image-path"]).args([&images]);
+    restore.args(["--bundle".as_ref(), c.bundle.dir.as_os_str()]).args([&c.id]).out().fails();
+    poststop_ran_once(&c, "restore");
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_poststop_hooks_to_delete() {
+    differs!(Crun, "1.8.1 runs them before the state goes");
+    let c = with_poststop("stoplater").with(|config| {
+        config["hooks"]["startContainer"] = json!([{ "path": "/bin/sh", "args": ["sh", "-c", "exit 7"] }]);
+    });
+    c.create().ok();
+    let out = c.start();
+    if integration::peer() == Peer::Hydra {
+        out.fails();
+    }
+    c.wait_for("stopped");
+    c.delete().ok();
+    poststop_ran_once(&c, "delete");
+}
+
 #[test]
 fn a_hook_that_takes_too_long_is_ended() {
     differs!(Crun, "1.8.1 waits on for what the hook started");

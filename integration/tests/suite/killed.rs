@@ -47,12 +47,16 @@ fn at_every_call(c: &Container, verb: &[&str], whose: &[Whose], before: impl Fn(
     for &whose in whose {
         for n in moments(calls.of(whose)) {
             before();
-            stepper::run(command(c, verb), Some((whose, n)));
-            check(c, &format!("{verb:?} killed at call {n} of {calls:?}, {whose:?}"));
+            let end = stepper::run(command(c, verb), Some((whose, n)));
+            let what = format!("{verb:?} killed at call {n} of {calls:?}, {whose:?}");
+            if end.failed && ["create", "run"].contains(&verb[0]) {
+                assert_eq!(c.leftovers(), Vec::<String>::new(), "{what}: it failed, and leaves something");
+            }
+            check(c, &what);
         }
     }
     assert_eq!(devices, self::devices(), "network devices");
-    let Calls { program, children } = calls;
+    let Calls { program, children, .. } = calls;
     println!("{} {}: {program} calls, and {children} of its children", c.id, verb[0]);
 }
 

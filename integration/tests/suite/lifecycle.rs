@@ -1,6 +1,6 @@
 //! create, start, kill, delete: the states, who may go where, and how a container's end is told.
 
-use integration::{differs, eventually, host, Container, Run};
+use integration::{differs, eventually, host, skip, Container, Peer, Run};
 use nix::sys::signal::Signal;
 use std::fs;
 
@@ -193,7 +193,7 @@ fn a_paused_container_dies_when_killed() {
     let c = Container::sleeping("pausedkill").up();
     c.verb(&["pause", &c.id]).ok();
     c.kill("KILL").ok();
-    if integration::peer() != integration::Peer::Hydra {
+    if integration::peer() != Peer::Hydra {
         let _ = c.verb(&["resume", &c.id]);
     }
     c.wait_for("stopped");
@@ -245,7 +245,7 @@ fn a_program_that_is_not_there_is_found_missing_at_create() {
     let c = Container::new("nofile").args(&["no-such-program"]);
     let out = c.create().fails();
     assert!(out.stderr.contains("executable file") && out.stderr.contains("not found in $PATH"), "{out}");
-    if integration::peer() != integration::Peer::Crun {
+    if integration::peer() != Peer::Crun {
         let text = out.stderr.replace('\\', "");
         assert!(text.contains(r#"exec: "no-such-program": executable file not found in $PATH"#), "{out}");
     }
@@ -309,7 +309,7 @@ fn a_process_is_told_apart_from_a_later_one_with_its_number() {
 fn many_containers_come_and_go_without_a_trace() {
     let asked = std::env::var("CYCLES").ok().and_then(|n| n.parse().ok());
     let cycles = asked.unwrap_or(if host::quick() { 20 } else { 1000 });
-    let cycles = if integration::peer() == integration::Peer::Hydra { cycles } else { cycles.min(50) };
+    let cycles = if integration::peer() == Peer::Hydra { cycles } else { cycles.min(50) };
     let c = Container::new("cycle").args(&["sleep", "1000000"]);
     let trace = || {
         let fds = fs::read_dir("/proc/self/fd").unwrap().count();
@@ -343,4 +343,26 @@ fn many_containers_come_and_go_without_a_trace() {
     assert_eq!(trace(), before);
     assert_eq!(host::processes_with(&c.id), Vec::<i32>::new());
     println!("{cycles} cycles in {:.0} s", start.elapsed().as_secs_f64());
+}
+
+/// Between the moment when its process is ready and the end of `create`, which waits here for the pid file's reader.
+#[test]
+fn a_create_whose_process_dies_at_the_end_leaves_nothing() {
+    if integration::peer() != Peer::Hydra {
+        skip!("a peer's pid file is made otherwise");
+    }
+    let c = Container::sleeping("diesready");
+    c.bundle.write();
+    let (file, fifo) = (c.bundle.dir.join("pid"), c.bundle.dir.join(".pid"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let create = c.runtime().args(["create", "--pid-file"]).args([&file]);
+    let create = create.args(["--bundle".as_ref(), c.bundle.dir.as_os_str()]).args([&c.id]).start();
+    let pid = || Some(c.verb(&["state", &c.id])).filter(|out| out.code == 0)?.json()["pid"].as_i64();
+    eventually("its process is ready", || pid().is_some_and(|pid| pid > 0));
+    let pid = nix::unistd::Pid::from_raw(pid().unwrap() as i32);
+    nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+    eventually("its process is dead", || c.status() == "stopped");
+    fs::read(&fifo).unwrap();
+    create.out().fails_with("SIGKILL");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
 }

@@ -1,7 +1,7 @@
 //! `process`: what the container's first process is given, seen from inside.
 
 use integration::console::ConsoleSocket;
-use integration::{differs, eventually, Container};
+use integration::{differs, eventually, host, skip, Container, Run};
 use serde_json::json;
 use std::fs;
 
@@ -55,7 +55,7 @@ fn programs_are_looked_up_in_the_containers_path() {
     let c = c.prepare(|root| {
         fs::create_dir(root.join("opt")).unwrap();
         fs::write(root.join("opt/hello"), "#!/bin/sh\necho from opt\n").unwrap();
-        integration::Run::new("chmod").args(["755".as_ref(), root.join("opt/hello").as_os_str()]).ok();
+        Run::new("chmod").args(["755".as_ref(), root.join("opt/hello").as_os_str()]).ok();
     });
     c.run().ok().says("from opt");
 }
@@ -167,6 +167,47 @@ fn rlimits_are_set() {
         .fails();
 }
 
+/// In a user namespace no privilege counts for it: the runtime raises the limit from outside.
+#[test]
+fn a_hard_limit_is_raised_in_a_user_namespace() {
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let caps = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap().trim().to_string();
+    if u64::from_str_radix(&caps, 16).unwrap() & SYS_RESOURCE == 0 {
+        skip!("root lacks CAP_SYS_RESOURCE here");
+    }
+    let show = "ulimit -H -n";
+    let raise = |c: Container| {
+        c.with(|c| {
+            c["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 3000, "hard": 4000 }]);
+        })
+    };
+    // The runtime's own limit is below.
+    let low = |c: &Container, verb: &[&str]| {
+        c.bundle.write();
+        let run = Run::new("prlimit").args(["--nofile=2000:2000"]).args([host::runtime()]);
+        let run = run.args(["--root".as_ref(), c.root.as_os_str()]);
+        if host::systemd_driver() { run.args(["--systemd-cgroup"]) } else { run }.args(verb).out()
+    };
+    let bundle = |c: &Container| c.bundle.dir.to_str().unwrap().to_string();
+    let c = raise(Container::sleeping("userlimit").user_namespace());
+    low(&c, &["run", "--detach", "--bundle", &bundle(&c), &c.id]).ok();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", c.pid())).unwrap();
+    let files = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
+    assert!(files.split_whitespace().any(|word| word == "4000"), "{files}");
+    low(&c, &["exec", &c.id, "sh", "-c", show]).ok().says("4000");
+    // Another container joins the same user namespace.
+    let path = format!("/proc/{}/ns/user", c.pid());
+    let joined = raise(Container::sh("userlimitjoin", show).user_namespace()).namespace("user", Some(&path));
+    differs!(Runc, "1.1 wants mappings and refuses them");
+    let joined = joined.with(|c| {
+        for maps in ["uidMappings", "gidMappings"] {
+            drop(c["linux"].as_object_mut().unwrap().remove(maps));
+        }
+    });
+    low(&joined, &["run", "--bundle", &bundle(&joined), &joined.id]).ok().says("4000");
+}
+
 #[test]
 fn a_limit_named_twice_is_refused() {
     differs!(Crun, "takes the last");
@@ -244,12 +285,12 @@ fn preserved_descriptors_are_passed_on() {
     let line = format!(
         "exec 3<{}; exec {} --root {} run --preserve-fds 1 --bundle {} {}",
         file.display(),
-        integration::host::runtime().display(),
+        host::runtime().display(),
         c.root.display(),
         c.bundle.dir.display(),
         c.id
     );
-    integration::Run::sh(&line).ok().says("through the third");
+    Run::sh(&line).ok().says("through the third");
 }
 
 #[test]
@@ -262,12 +303,12 @@ fn listen_fds_are_passed_on() {
     let line = format!(
         "exec 3<{}; export LISTEN_FDS=1 LISTEN_PID=$$; exec {} --root {} run --bundle {} {}",
         file.display(),
-        integration::host::runtime().display(),
+        host::runtime().display(),
         c.root.display(),
         c.bundle.dir.display(),
         c.id
     );
-    integration::Run::sh(&line).ok().says("1 1\nactivated");
+    Run::sh(&line).ok().says("1 1\nactivated");
 }
 
 #[test]
@@ -339,12 +380,12 @@ fn standard_streams_can_be_reopened_by_a_plain_user() {
     c.bundle.write();
     let line = format!(
         "exec {} --root {} run --bundle {} {} | cat",
-        integration::host::runtime().display(),
+        host::runtime().display(),
         c.root.display(),
         c.bundle.dir.display(),
         c.id
     );
-    integration::Run::sh(&line).ok().says("hello");
+    Run::sh(&line).ok().says("hello");
 }
 
 #[test]
@@ -357,8 +398,7 @@ fn a_first_process_is_the_callers_child() {
     let name = fs::read_to_string(format!("/proc/{parent}/comm")).unwrap();
     assert!(!["runtime", "runc", "crun"].contains(&name.trim()), "a process of the runtime stays: {name}");
     // The first process may still carry the command line of `create`: nobody else may.
-    let mut left =
-        integration::host::processes_with(&format!("create\0--bundle\0{}", c.bundle.dir.display()));
+    let mut left = host::processes_with(&format!("create\0--bundle\0{}", c.bundle.dir.display()));
     left.retain(|pid| *pid != c.pid());
     assert_eq!(left, Vec::<i32>::new());
 }

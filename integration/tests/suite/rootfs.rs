@@ -255,6 +255,43 @@ fn a_root_without_pivot() {
     c.run_with(&["--no-pivot"]).ok().says("1");
 }
 
+/// Images have /etc/resolv.conf or /var/run as links to what isn't there yet.
+#[test]
+fn mount_points_behind_dangling_links_are_made() {
+    differs!(Crun, "1.8.1 makes none");
+    let link = |root: &std::path::Path, name: &str, target: &str| {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        std::os::unix::fs::symlink(target, path).unwrap();
+    };
+    let c = Container::sh(
+        "dangling",
+        "cat /made/jump/hosts /run/stub; ls /gone/secrets /made/up; cat /var/run/secrets/key /made/loop",
+    );
+    let source = c.bundle.dir.join("source");
+    fs::create_dir_all(&source).unwrap();
+    fs::write(source.join("key"), "content\n").unwrap();
+    let (folder, file) = (source.display().to_string(), source.join("key").display().to_string());
+    let c = c.prepare(|root| {
+        link(root, "jump", "/made/jump");
+        link(root, "etc/hosts", "/jump/hosts");
+        link(root, "etc/resolv.conf", "../run/stub");
+        link(root, "var/run", "/gone");
+        link(root, "up", "../../../../made/down/../up");
+        let _ = fs::remove_file(root.join("run/stub"));
+    });
+    let c = c
+        .mount(mount("/etc/hosts", "bind", &file, &["bind"]))
+        .mount(mount("/etc/resolv.conf", "bind", &file, &["bind"]))
+        .mount(mount("/var/run/secrets", "bind", &folder, &["bind"]))
+        .mount(mount("/up", "bind", &folder, &["bind"]));
+    let out = c.run();
+    assert_eq!(out.stdout, "content\ncontent\n/gone/secrets:\nkey\n\n/made/up:\nkey\ncontent\n", "{out}");
+    let c = Container::new("looping").prepare(|root| link(root, "loop", "loop"));
+    c.mount(mount("/loop/x", "tmpfs", "tmpfs", &[])).run().fails();
+}
+
 #[test]
 fn the_rootfs_may_be_a_symlink_of_the_hosts() {
     differs!(Runc, "refuses it");

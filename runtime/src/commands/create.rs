@@ -6,11 +6,14 @@ use crate::create::{self, Created, Mode};
 use crate::error::Result;
 use crate::foreground::{self, Foreground};
 use crate::spec::Hooks;
-use crate::undo;
 
 pub fn create(setting: &Setting, args: &cli::Create) -> Result<u8> {
-    let created = create::create(setting, args, Mode::Create)?;
-    created.child.go()?;
+    let Created { container, mut child, .. } = create::create(setting, args, Mode::Create)?;
+    if let Err(e) = child.go() {
+        child.kill();
+        create::give_up(&container, "create");
+        return Err(e);
+    }
     Ok(0)
 }
 
@@ -28,7 +31,7 @@ pub fn run(setting: &Setting, args: &cli::Run) -> Result<u8> {
         .and_then(|()| start::poststart(&container, spec.hooks.as_ref().unwrap_or(&Hooks::default())));
     if let Err(e) = started {
         child.kill();
-        undo::take_back(&container)?;
+        create::give_up(&container, "run");
         return Err(e);
     }
     let Some(foreground) = foreground else { return Ok(0) };

@@ -73,15 +73,41 @@ fn running(container: &Container, ignore_paused: bool) -> Result<ProcessId> {
     Err(Error::new(Kind::State, text))
 }
 
-/// A process without capabilities of its own has the container's, as with runc.
 fn read_process(file: &Path, spec: &Spec) -> Result<Process> {
     let text = std::fs::read(file).with_context(|| format!("reading --process {}", file.display()))?;
     let mut process: Process = serde_json::from_slice(&text)
         .map_err(|e| Error::invalid(format!("parsing --process {}: {e}", file.display())))?;
-    if process.capabilities.is_none() {
-        process.capabilities = spec.process.as_ref().and_then(|p| p.capabilities.clone());
+    if let Some(own) = &spec.process {
+        inherit(&mut process, own);
     }
     Ok(process)
+}
+
+/// What a process doesn't say about its confinement and resources is as the container's own has it, as with runc: who
+/// leaves a profile out doesn't mean none. `noNewPrivileges` has no such absence.
+fn inherit(process: &mut Process, own: &Process) {
+    fn fill<T: Clone>(field: &mut Option<T>, own: &Option<T>) {
+        if field.is_none() {
+            field.clone_from(own);
+        }
+    }
+    fill(&mut process.capabilities, &own.capabilities);
+    for (field, own) in [
+        (&mut process.apparmor_profile, &own.apparmor_profile),
+        (&mut process.selinux_label, &own.selinux_label),
+    ] {
+        // Empty is absent, too.
+        *field = field.take().filter(|text| !text.is_empty());
+        fill(field, own);
+    }
+    fill(&mut process.oom_score_adj, &own.oom_score_adj);
+    fill(&mut process.scheduler, &own.scheduler);
+    fill(&mut process.io_priority, &own.io_priority);
+    fill(&mut process.exec_cpu_affinity, &own.exec_cpu_affinity);
+    fill(&mut process.user.umask, &own.user.umask);
+    if process.rlimits.is_empty() {
+        process.rlimits.clone_from(&own.rlimits);
+    }
 }
 
 /// The container's own process, with what the flags change.

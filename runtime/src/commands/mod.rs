@@ -2,7 +2,7 @@
 
 mod checkpoint;
 mod create;
-mod delete;
+pub mod delete;
 mod events;
 mod exec;
 mod features;

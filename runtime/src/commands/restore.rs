@@ -15,10 +15,11 @@ use crate::criu::rpc::{self, Options, Switch, Text};
 use crate::criu::{mounts, points, Criu, Notification};
 use crate::error::{Context, Error, Kind, Result};
 use crate::foreground::{self, Foreground};
-use crate::spec::Spec;
+use crate::spec::{Hooks, Spec};
 use crate::state::{self, Container, Status};
-use crate::undo::{self, Undo};
-use crate::{hooks, invalid, sockets};
+use crate::sys::process;
+use crate::undo::Undo;
+use crate::{hooks, invalid, sockets, spawn};
 
 const LOG: &str = "restore.log";
 
@@ -45,9 +46,11 @@ pub fn run(setting: &Setting, args: &Restore) -> Result<u8> {
             None => Ok(()),
         });
     if let Err(e) = made {
-        if let Err(left) = undo::take_back(&container) {
-            log::error!("after a failed restore: {left}; `delete --force {}` tries again", args.id);
+        if restored.pid != 0 {
+            let _ = process::kill(restored.pid, libc::SIGKILL);
+            spawn::reap(restored.pid);
         }
+        create::give_up(&container, "restore");
         return Err(e);
     }
     let Some(foreground) = foreground else { return Ok(0) };
@@ -73,6 +76,7 @@ fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle, limited:
     state.owner = setting.owner();
     state.annotations = bundle.spec.annotations.clone();
     state.rootless = setting.rootless;
+    state.has_later_hooks = bundle.spec.hooks.as_ref().is_some_and(Hooks::has_later);
     state.cgroup = limited.location.clone();
     state.undo.extend(limited.location.clone().map(Undo::Cgroup));
     state.knobs = limited.knobs.saved.clone();

@@ -1,16 +1,12 @@
 //! Mount points for a restore: criu wants them to be there.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
-
-use cgroup::inside::{self, Links};
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::{mkdirat, Mode};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use super::mounts::is_bind;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
+use crate::init::rootfs::path::{resolve_or_make, Make};
 use crate::spec::Mount;
 
 /// Makes the missing ones, in the rootfs or in the source of the bind mount that they lie on. Those on a tmpfs come
@@ -37,38 +33,17 @@ pub fn make(rootfs: &Path, bundle: &Path, mounts: &[Mount]) -> Result<()> {
             None => (rootfs.to_path_buf(), PathBuf::from(&mount.destination)),
         };
         let source = bundle.join(mount.source.as_deref().unwrap_or_default());
-        let directory = !is_bind(mount) || source.is_dir();
-        point(&base, &path, directory)
+        let make = if !is_bind(mount) || source.is_dir() { Make::Directory } else { Make::File };
+        point(&base, &path, make)
             .with_context(|| format!("creating the mount point of {}", mount.destination))?;
     }
     Ok(())
 }
 
-/// Part by part, each looked up inside `base`: no link leads out of it.
-fn point(base: &Path, path: &Path, directory: bool) -> Result<()> {
-    let root = OwnedFd::from(File::open(base).with_context(|| format!("open {}", base.display()))?);
-    let resolve = |path: &Path| inside::resolve(root.as_fd(), path, Links::Inside);
-    let mut parent = resolve(Path::new("."))?;
-    let mut done = PathBuf::from(".");
-    let names: Vec<_> =
-        path.components().filter(|c| !matches!(c, Component::RootDir | Component::CurDir)).collect();
-    for (i, name) in names.iter().enumerate() {
-        let Component::Normal(name) = name else {
-            return Err(Error::invalid(format!("{}: '..' in a mount's destination", path.display())));
-        };
-        done.push(name);
-        parent = match resolve(&done) {
-            Err(Errno::ENOENT) if directory || i + 1 < names.len() => {
-                mkdirat(&parent, *name, Mode::from_bits_truncate(0o755))?;
-                resolve(&done)?
-            }
-            Err(Errno::ENOENT) => {
-                let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-                nix::fcntl::openat(&parent, *name, flags, Mode::from_bits_truncate(0o644))?
-            }
-            other => other?,
-        };
-    }
+/// Looked up inside `base`: no link leads out of it.
+fn point(base: &Path, path: &Path, make: Make) -> Result<()> {
+    let root = File::open(base).with_context(|| format!("open {}", base.display()))?;
+    resolve_or_make(root.as_fd(), path, make)?;
     Ok(())
 }
 

@@ -37,8 +37,8 @@ pub fn apply(init: &Init<'_>, link: &ToParent) -> Result<()> {
     } else {
         load_filter(init, link)?;
     }
-    if init.plan.ids.is_none() {
-        // In a new user namespace the parent does it, with the host's privileges.
+    if !init.loses_privileges() {
+        // Else the parent does it, with the host's privileges.
         attrs::rlimits::apply(&init.plan.process.rlimits, 0)?;
     }
     hide_descriptors(init);

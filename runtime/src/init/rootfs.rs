@@ -6,7 +6,7 @@
 mod devices;
 mod idmap;
 mod mounts;
-mod path;
+pub mod path;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -58,7 +58,7 @@ pub fn parse(limits: &[spec::Rlimit]) -> Result<Rlimits> {
 }
 
 /// Sets the limits of `pid`, 0 being the caller. To raise a hard limit takes CAP_SYS_RESOURCE in the *initial* user
-/// namespace, so the parent must call this for a child that has a user namespace of its own.
+/// namespace, so the parent must call this for a child that is in another.
 pub fn apply(limits: &Rlimits, pid: i32) -> Result<()> {
     for limit in &limits.0 {
         sys::set_rlimit(pid, limit.resource, limit.soft, limit.hard).map_err(io::Error::from).with_context(

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use cgroup::inside::{self, Links};
 use nix::errno::Errno;
@@ -31,27 +31,24 @@ pub fn resolve_plain(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno
     inside::resolve(root, path, Links::Refused)
 }
 
-/// The path without what leads to the top.
-fn relative(path: &Path) -> PathBuf {
-    path.components().filter(|c| !matches!(c, Component::RootDir)).collect()
-}
-
-/// The file at `path`, made with its directories (0755) if it isn't there.
+/// The file at `path`, made with its directories (0755) if it isn't there. A link of the image that leads nowhere, as
+/// /etc/resolv.conf or /var/run often do, is followed: what it names is made, inside the root.
 pub fn resolve_or_make(root: BorrowedFd<'_>, path: &Path, make: Make) -> Result<OwnedFd, Errno> {
     match resolve(root, path) {
         Err(Errno::ENOENT) => {}
         other => return other,
     }
-    let clean = relative(path);
-    let (Some(name), parent) = (clean.file_name(), clean.parent().unwrap_or(Path::new("."))) else {
-        return Err(Errno::ENOENT);
-    };
-    let parent = resolve_or_make(root, parent, Make::Directory)?;
-    make_at(parent.as_fd(), name, make)?;
-    match openat(&parent, name, PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
-        Ok(fd) if nix::sys::stat::fstat(&fd)?.st_mode & libc::S_IFMT == libc::S_IFLNK => Err(Errno::ELOOP),
-        other => other,
+    let (mut here, missing) = inside::resolve_present(root, path)?;
+    for (i, name) in missing.iter().enumerate() {
+        let make = if i + 1 == missing.len() { make } else { Make::Directory };
+        make_at(here.as_fd(), name, make)?;
+        here = openat(&here, name.as_os_str(), PATH | OFlag::O_NOFOLLOW, Mode::empty())?;
+        // Nothing was there a moment ago: somebody races with us.
+        if nix::sys::stat::fstat(&here)?.st_mode & libc::S_IFMT == libc::S_IFLNK {
+            return Err(Errno::ELOOP);
+        }
     }
+    Ok(here)
 }
 
 fn make_at(parent: BorrowedFd<'_>, name: &OsStr, make: Make) -> Result<(), Errno> {
@@ -64,7 +61,7 @@ fn make_at(parent: BorrowedFd<'_>, name: &OsStr, make: Make) -> Result<(), Errno
         }
     };
     match made {
-        // Somebody else was faster, or it is a link that leads nowhere; opening it tells.
+        // Somebody else was faster; opening it tells what it is.
         Err(Errno::EEXIST) => Ok(()),
         other => other,
     }
@@ -74,6 +71,7 @@ fn make_at(parent: BorrowedFd<'_>, name: &OsStr, make: Make) -> Result<(), Errno
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
 
     struct Tree(PathBuf);
 
@@ -100,10 +98,18 @@ mod tests {
     fn makes_inside_only() {
         let tree = Tree::new("make");
         symlink("../../made", tree.0.join("root/up")).unwrap();
+        symlink(tree.0.join("made"), tree.0.join("root/host")).unwrap();
+        symlink("loop", tree.0.join("root/loop")).unwrap();
         let root = tree.root();
         resolve_or_make(root.as_fd(), Path::new("/a/b/file"), Make::File).unwrap();
         assert!(tree.0.join("root/a/b/file").is_file());
-        assert!(resolve_or_make(root.as_fd(), Path::new("/up/x"), Make::Directory).is_err());
+        resolve_or_make(root.as_fd(), Path::new("/up/x"), Make::Directory).unwrap();
+        assert!(tree.0.join("root/made/x").is_dir());
+        resolve_or_make(root.as_fd(), Path::new("/host"), Make::File).unwrap();
+        let inside = tree.0.join("made");
+        assert!(tree.0.join("root").join(inside.strip_prefix("/").unwrap()).is_file());
+        let looped = resolve_or_make(root.as_fd(), Path::new("/loop/x"), Make::Directory);
+        assert_eq!(looped.unwrap_err(), Errno::ELOOP);
         assert!(!tree.0.join("made").exists() && !tree.0.parent().unwrap().join("made").exists());
     }
 }
