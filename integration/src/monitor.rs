@@ -185,12 +185,22 @@ impl Monitor {
         heads(&self.dir)
     }
 
-    /// Ends every head.
+    /// The heads that live, by the state: a look through all processes may miss one that is just born.
+    pub fn living(&self) -> Vec<i32> {
+        let name = format!("{}/{}", namespace(), self.id);
+        let named = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(&name))
+        };
+        self.heads().into_iter().filter(|p| *p > 0 && named(p) && host::alive(*p)).collect()
+    }
+
+    /// Ends every head, and what the runtime is at for it.
     pub fn kill_all(&self) {
         for _ in 0..50 {
             let name = format!("{}/{}", namespace(), self.id);
-            let heads: Vec<i32> =
+            let mut heads: Vec<i32> =
                 host::processes_with(&name).into_iter().filter(|p| host::alive(*p)).collect();
+            heads.extend(self.living());
             if heads.is_empty() {
                 return;
             }

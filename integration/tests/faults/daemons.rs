@@ -38,7 +38,8 @@ fn ledger(engine: &Engine, containers: usize) -> usize {
     let mut lost = 0;
     for n in 0..containers {
         let ended = engine.cli().args(["wait", &name(n)]).patient(4).ok().stdout;
-        assert_eq!(ended.trim(), code(n).to_string(), "the status of {}", name(n));
+        let whose = engine.dir().display();
+        assert_eq!(ended.trim(), code(n).to_string(), "the status of {} in {whose}", name(n));
         let text = engine.docker(&["logs", &name(n)]).ok().stdout;
         let number = |l: &str| l.strip_prefix("line ").and_then(|n| n.parse::<usize>().ok());
         let seen: Vec<usize> = text.lines().filter_map(number).collect();

@@ -372,7 +372,7 @@ fn a_monitor_that_does_not_answer_is_not_lost() {
 /// Ends both heads, and nothing else that knows the monitor's name: the runtime goes on with what it is at.
 fn kill_heads(monitor: &Monitor) {
     eventually("the heads' end", || {
-        let living: Vec<i32> = monitor.heads().into_iter().filter(|p| host::alive(*p)).collect();
+        let living = monitor.living();
         for pid in &living {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
