@@ -321,3 +321,22 @@ pub fn detach(record: &Record) -> Result<()> {
     }
     cgroup.map_or(Ok(()), |c| c.detach())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where net_cls is all there is, it tells what is in force.
+    #[test]
+    fn a_class_id_without_programs_is_seen() {
+        let dir = std::env::temp_dir().join(format!("netlimit-classid-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let target = Target { cgroup2: None, net_cls: Some(&dir), net_prio: None, network: Network::Host };
+        let record = Record::planned(&target);
+        for (text, classid) in [("0\n", None), ("65552\n", Some(0x1_0010))] {
+            std::fs::write(dir.join("net_cls.classid"), text).unwrap();
+            assert_eq!(current(&record).unwrap().classid, classid);
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

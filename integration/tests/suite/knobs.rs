@@ -493,6 +493,25 @@ fn a_path_that_is_gone_keeps_its_limit() {
     sh(&format!("losetup -d {node}; rm -f {}", image.display())).unwrap();
 }
 
+/// Limits that are in force are no failure when only the helper, which moves a total, can't be started; it is said.
+#[test]
+fn a_helper_that_cannot_start_is_said() {
+    ours!();
+    let c = Container::sleeping("helpless").up();
+    let lock = c.root.join(&c.id).join("helper.lock");
+    fs::create_dir(&lock).unwrap();
+    let said = update(&c, &["--blkio-total-write-bps", "3MB", "--pids-limit", "44"]).ok().stdout;
+    assert!(
+        said.contains("helper.lock") && said.contains("the next `update` or `inspect` tries again"),
+        "{said}"
+    );
+    assert_eq!(pids(&c), "44");
+    let seen = c.verb(&["inspect", &c.id]).ok();
+    assert!(seen.stdout.contains("blkio.total-write-bps"), "{seen}");
+    c.delete_force().ok();
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
 /// Without a cgroup nothing can be limited, and that is said.
 #[test]
 fn knobs_want_a_cgroup() {

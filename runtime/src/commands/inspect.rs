@@ -14,7 +14,10 @@ pub fn run(setting: &Setting, ids: &[String], json: bool) -> Result<u8> {
         let status = container.status();
         let pid = container.visible_pid(status);
         if pid != 0 {
-            helper::ensure(container.path(), &container.state.knobs)?;
+            // What holds is to be seen all the same.
+            if let Err(e) = helper::ensure(container.path(), &container.state.knobs) {
+                log::warn!("container {}: {e}", container.state.id);
+            }
         }
         drop(lock);
         let state = &container.state;
