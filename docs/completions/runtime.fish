@@ -287,7 +287,7 @@ complete -c runtime -n "__fish_runtime_using_subcommand stats" -s h -l help -d '
 complete -c runtime -n "__fish_runtime_using_subcommand update" -s r -l resources -d 'read the resources as JSON from FILE, or from standard input if it is -' -r
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l class -d 'set the container\'s class; an empty NAME takes it away' -r
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l annotation -d 'set a hydra.* annotation' -r
-complete -c runtime -n "__fish_runtime_using_subcommand update" -l unset -d 'take a knob out of the operator\'s layer' -r
+complete -c runtime -n "__fish_runtime_using_subcommand update" -l unset -d 'take the operator\'s KNOB (or class) away again; hydra.KNOB: an annotation' -r
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l select -d 'all containers of a class' -r
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l blkio-weight -d 'block IO weight, 10 to 1000' -r
 complete -c runtime -n "__fish_runtime_using_subcommand update" -l cpu-period -d 'CPU CFS period; 0 is the system\'s default' -r

@@ -89,7 +89,7 @@ static UPDATE: &[Flag] = &[
         .short('r'),
     value("class", "NAME", "set the container's class; an empty NAME takes it away"),
     values("annotation", "NAME=VALUE", "set a hydra.* annotation"),
-    values("unset", "KNOB", "take a knob out of the operator's layer"),
+    values("unset", "KNOB", "take the operator's KNOB (or class) away again; hydra.KNOB: an annotation"),
     switch("dry-run", "print what would be written, write nothing"),
     switch("json", "print the plan and what was written as JSON"),
     switch("reload", "read the class files again and apply them to the containers that use them"),

@@ -144,12 +144,13 @@ impl Limits {
 
     /// The raw lines as writes for a cgroup.
     pub fn raw_writes(&self) -> Result<Vec<cgroup::Write>> {
-        writes(&self.raw)
+        writes(self.raw.iter())
     }
 
     /// What takes back former raw lines, as writes for a cgroup.
     pub fn lifting_writes(&self) -> Result<Vec<cgroup::Write>> {
-        writes(&self.lifted)
+        // v1's sum of memory and swap grows before memory does.
+        writes(self.lifted.iter().rev())
     }
 
     /// The knob that a write comes from.
@@ -171,7 +172,7 @@ impl Limits {
     }
 }
 
-fn writes(lines: &BTreeMap<Line, String>) -> Result<Vec<cgroup::Write>> {
+fn writes<'a>(lines: impl Iterator<Item = (&'a Line, &'a String)>) -> Result<Vec<cgroup::Write>> {
     let mut writes = Vec::new();
     for ((file, _), line) in lines {
         writes.extend(cgroup::Write::raw(file, line, "knob").map_err(|e| Error::invalid(e.to_string()))?);
@@ -420,6 +421,11 @@ fn put_other(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>) 
     for (key, amount) in list {
         match name {
             "hugetlb.limit" => {
+                let size = key.trim_end_matches(|c: char| c.is_ascii_uppercase());
+                let unit = ["KB", "MB", "GB"].contains(&&key[size.len()..]);
+                if !unit || size.is_empty() || !size.bytes().all(|b| b.is_ascii_digit()) {
+                    invalid!("hugetlb.limit: '{key}' is no size of pages; allowed: such as 64KB, 2MB, 1GB");
+                }
                 let all = &mut limits.resources.hugepage_limits;
                 all.retain(|l| l.page_size != *key);
                 let limit = amount.number().unwrap_or(i64::MAX as u64);

@@ -110,13 +110,19 @@ pub fn usual((file, key): &Line) -> Option<String> {
             "max".into()
         }
         "memory.min" | "memory.low" | "memory.oom.group" | "cpu.idle" | "cpu.max.burst" => "0".into(),
-        "memory.soft_limit_in_bytes" => "-1".into(),
+        "memory.soft_limit_in_bytes" | "memory.limit_in_bytes" | "memory.memsw.limit_in_bytes" => "-1".into(),
         "cpu.weight" => "100".into(),
+        "cpu.shares" => "1024".into(),
+        "cpu.cfs_quota_us" => "-1".into(),
+        "cpu.cfs_period_us" => "100000".into(),
+        "cpu.weight.nice" | "cpu.cfs_burst_us" => "0".into(),
         "pids.max" => "max".into(),
         "cpu.max" => "max 100000".into(),
         "io.weight" | "io.bfq.weight" | "blkio.bfq.weight" => "100".into(),
         // CFQ's.
         "blkio.weight" => "500".into(),
+        file if file.starts_with("hugetlb.") && file.ends_with("max") => "max".into(),
+        file if file.starts_with("hugetlb.") => "-1".into(),
         _ => return None,
     })
 }

@@ -101,6 +101,7 @@ fn every_knob_goes_somewhere() {
             Grammar::Word(words) => words[1].into(),
             // Not less than memory's limit.
             _ if knob.name == "memory.swap" => "2GiB".into(),
+            _ if knob.name == "hugetlb.limit" => "2MB=1".into(),
             Grammar::Keyed(_) => format!("x={}", knob.range.0.max(1)),
             _ => knob.range.0.max(1).to_string(),
         };
@@ -214,6 +215,35 @@ fn lines_for_devices_and_names_are_lifted_one_by_one() {
     lift(&old, &mut new, &originals);
     let texts: Vec<_> = new.lifted.values().map(String::as_str).collect();
     assert_eq!(texts, ["7:1 0", "8:0 0", "a/b max", "c/d max", "100", "8:0 default", "eth0 0", "lo 0"]);
+}
+
+/// Nobody knows what a file said before the first of several knobs, so what the kernel has by itself is known.
+#[test]
+fn raw_limits_are_lifted_to_the_kernels_own() {
+    let knobs = [
+        ("cgroup.memory.limit_in_bytes", "4096"),
+        ("cgroup.memory.memsw.limit_in_bytes", "8192"),
+        ("cgroup.hugetlb.2MB.max", "0"),
+        ("cgroup.cpu.shares", "2"),
+    ];
+    let world = World { version: &|_| Some(Version::V1), devices: &devices };
+    let none = Resources::default();
+    let old = limits(&none, &effective(&knobs), &world).unwrap();
+    let mut new = limits(&none, &effective(&[]), &world).unwrap();
+    let originals = BTreeMap::from([("memory.limit_in_bytes".to_string(), "7".to_string())]);
+    lift(&old, &mut new, &originals);
+    let writes = new.lifting_writes().unwrap();
+    let writes: Vec<_> = writes.iter().map(|w| (w.file.as_ref(), w.value.as_str())).collect();
+    // The sum before the limit: it must not be less at any time.
+    let wanted = [
+        ("memory.memsw.limit_in_bytes", "-1"),
+        ("memory.limit_in_bytes", "-1"),
+        ("hugetlb.2MB.max", "max"),
+        ("cpu.shares", "1024"),
+    ];
+    assert_eq!(writes, wanted);
+    let e = on(Version::V2, &none, &[("hugetlb.limit", "3mb=1MiB")]).unwrap_err().to_string();
+    assert!(e.contains("hugetlb.limit: '3mb' is no size of pages; allowed: such as"), "{e}");
 }
 
 #[test]
