@@ -338,8 +338,8 @@ fn set_from_outside(plan: &Plan, pid: i32) -> Result<()> {
 
 fn run_parent_hooks(hooks: &Hooks, container: &Container, pid: i32) -> Result<()> {
     let state = container.oci_state(Status::Creating, pid);
-    crate::hooks::run("prestart", &hooks.prestart, &state, &[])?;
-    crate::hooks::run("createRuntime", &hooks.create_runtime, &state, &[])
+    crate::hooks::run("prestart", &hooks.prestart, &state, None)?;
+    crate::hooks::run("createRuntime", &hooks.create_runtime, &state, None)
 }
 
 /// Tells the world of the ready process: the state file, the pid file.
@@ -388,13 +388,16 @@ pub fn open_namespaces(paths: &[(i32, PathBuf)]) -> Result<Vec<(i32, OwnedFd)>> 
 
 /// How many descriptors from 3 on the container gets: those asked for, after those of socket activation.
 pub fn inherited_fds(preserve: u32) -> Result<u32> {
-    let count = preserve + sockets::activated();
-    for fd in 3..3 + count as i32 {
+    let end = preserve.checked_add(sockets::activated()).and_then(|n| i32::try_from(n).ok()?.checked_add(3));
+    let Some(end) = end else {
+        invalid!("--preserve-fds {preserve}: there can't be so many file descriptors")
+    };
+    for fd in 3..end {
         process::inherited(fd).map_err(|_| {
             Error::invalid(format!("--preserve-fds or LISTEN_FDS: file descriptor {fd} is not open"))
         })?;
     }
-    Ok(count)
+    Ok((end - 3).unsigned_abs())
 }
 
 fn check_terminal(spec: &Spec, mode: Mode, socket: bool) -> Result<()> {

@@ -41,14 +41,15 @@ pub fn validate(hooks: &Hooks) -> Result<()> {
     Ok(())
 }
 
-/// Runs `hooks` in order; the first that fails ends it. `env` is for those that name no environment.
-pub fn run(kind: &str, hooks: &[Hook], state: &OciState<'_>, env: &[String]) -> Result<()> {
+/// Runs `hooks` in order; the first that fails ends it. `env` is for those that name no environment: without it, they
+/// have the runtime's own, as with runc.
+pub fn run(kind: &str, hooks: &[Hook], state: &OciState<'_>, env: Option<&[String]>) -> Result<()> {
     each(kind, hooks, state, env, Err)
 }
 
 /// Runs `hooks` in order, all of them: one that fails is only warned of.
 pub fn run_all(kind: &str, hooks: &[Hook], state: &OciState<'_>) -> Result<()> {
-    each(kind, hooks, state, &[], |e| {
+    each(kind, hooks, state, None, |e| {
         log::warn!("{e}");
         Ok(())
     })
@@ -58,7 +59,7 @@ fn each(
     kind: &str,
     hooks: &[Hook],
     state: &OciState<'_>,
-    env: &[String],
+    env: Option<&[String]>,
     failed: impl Fn(Error) -> Result<()>,
 ) -> Result<()> {
     if hooks.is_empty() {
@@ -74,21 +75,23 @@ fn each(
 
 /// All three streams are files in memory: a hook that doesn't read, writes without end into a pipe nobody empties,
 /// or leaves a daemon behind that holds them, can't block us.
-fn run_one(hook: &Hook, state: &[u8], env: &[String]) -> Result<()> {
+fn run_one(hook: &Hook, state: &[u8], env: Option<&[String]>) -> Result<()> {
     let (mut stdout, mut stderr) = (memory_file()?, memory_file()?);
     let mut stdin = memory_file()?;
     stdin.write_all(state)?;
     stdin.seek(SeekFrom::Start(0))?;
-    let env = if hook.env.is_empty() { env } else { &hook.env };
+    let own = hook.env.as_deref().filter(|own| env.is_none() || !own.is_empty());
     let (first, rest) = match hook.args.split_first() {
         Some((first, rest)) => (first.as_str(), rest),
         None => (hook.path.as_str(), &[][..]),
     };
-    let mut child = Command::new(&hook.path)
+    let mut command = Command::new(&hook.path);
+    if let Some(env) = own.or(env) {
+        command.env_clear().envs(env.iter().filter_map(|e| e.split_once('=')));
+    }
+    let mut child = command
         .arg0(first)
         .args(rest)
-        .env_clear()
-        .envs(env.iter().filter_map(|e| e.split_once('=')))
         .stdin(stdin)
         .stdout(stdout.try_clone()?)
         .stderr(stderr.try_clone()?)
@@ -171,7 +174,7 @@ mod tests {
         Hook {
             path: "/bin/sh".into(),
             args: vec!["sh".into(), "-c".into(), script.into()],
-            env: vec!["A=b".into()],
+            env: Some(vec!["A=b".into()]),
             timeout,
         }
     }
@@ -186,7 +189,7 @@ mod tests {
             bundle: Path::new("/b"),
             annotations: &none,
         };
-        run("prestart", &[shell(script, timeout)], &state, &["C=d".into()])
+        run("prestart", &[shell(script, timeout)], &state, Some(&["C=d".into()]))
     }
 
     #[test]

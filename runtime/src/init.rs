@@ -200,7 +200,8 @@ fn in_new_root<'a>(init: &'a Init<'_>, root: &'a Root<'_>, link: &ToParent) -> R
     if root.parent_hooks {
         link.ask(Request::RunHooks)?;
     }
-    hooks::run("createContainer", root.create_container, &own_state(&root.state, Status::Creating), &[])?;
+    let state = own_state(&root.state, Status::Creating);
+    hooks::run("createContainer", root.create_container, &state, Some(&[]))?;
     prepared.pivot(root.plan)?;
     attrs::sysctl::apply(&plan.sysctls, init.procfs.as_fd())?;
     rootfs::finish(root.plan)?;
@@ -245,7 +246,8 @@ fn run_program(init: &Init<'_>, program: exec::Program<'_>) -> Result<Never> {
 
 fn run_start_hooks(init: &Init<'_>) -> Result<()> {
     let Some(root) = &init.root else { return Ok(()) };
-    hooks::run("startContainer", root.start_container, &own_state(&root.state, Status::Created), root.env)
+    let state = own_state(&root.state, Status::Created);
+    hooks::run("startContainer", root.start_container, &state, Some(root.env))
 }
 
 /// An error of the program's start, in the words that callers look for.

@@ -9,6 +9,7 @@ use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags};
 
 use crate::error::{Context, Result};
 use crate::spec::{Mount, Spec};
+use crate::sys::process;
 
 /// `what` names the socket in the error.
 pub fn connect(path: &Path, what: &str) -> Result<OwnedFd> {
@@ -23,6 +24,18 @@ pub fn send_fd(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>, payload: &[u8]) -> Re
     let control = [ControlMessage::ScmRights(&fds)];
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(payload)], &control, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
+}
+
+/// What the caller leaked, or meant for the container alone, is for none of the programs that are run on the way: hooks,
+/// newuidmap, criu. The container's own process gets back what it is to have when it is about to become the program.
+pub fn hide_inherited() -> Result<()> {
+    process::cloexec_from(3, || {
+        let entries = std::fs::read_dir("/proc/self/fd")?;
+        let names = entries.map(|entry| Ok(entry?.file_name()));
+        let names: Vec<_> = names.collect::<std::io::Result<_>>()?;
+        Ok::<_, std::io::Error>(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+    })
+    .context("listing open descriptors in /proc/self/fd, to hide them from hooks")
 }
 
 /// How many descriptors socket activation gave us (sd_listen_fds(3)).
@@ -40,14 +53,14 @@ const NOTIFY_INSIDE: &str = "/run/notify/notify.sock";
 /// What a service manager gave us is meant for the container: activated sockets (as process 1 of its own pid
 /// namespace) and the socket for READY=1 (sd_notify(3)).
 pub fn pass_on(spec: &mut Spec) {
-    let Some(process) = &mut spec.process else { return };
+    let Some(program) = &mut spec.process else { return };
     let count = activated();
     if count > 0 {
-        process.env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".into()]);
+        program.env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".into()]);
     }
     // An abstract socket belongs to the network namespace and can't be bound into another root.
     if let Some(path) = std::env::var("NOTIFY_SOCKET").ok().filter(|p| p.starts_with('/')) {
-        process.env.push(format!("NOTIFY_SOCKET={NOTIFY_INSIDE}"));
+        program.env.push(format!("NOTIFY_SOCKET={NOTIFY_INSIDE}"));
         spec.mounts.push(Mount {
             destination: NOTIFY_INSIDE.into(),
             kind: Some("bind".into()),

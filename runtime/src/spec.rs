@@ -212,8 +212,9 @@ pub struct Hook {
     pub path: String,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<String>,
+    /// Absent isn't the same as empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
     /// Seconds; must be above zero when set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,

@@ -29,8 +29,13 @@ const CONFIG_FILE: &str = "config.json";
 /// Read by the waiting init; see the module's text.
 pub const EXEC_FIFO: &str = "exec.fifo";
 pub const START_ERROR: &str = "start.err";
-/// The layout of `state.json`; a higher one was written by a newer program and is refused.
+/// The layout of `state.json`; a higher one was written by a newer program and is refused. Without one it is the
+/// `state.json` of another runtime: runc's has that name too, and may lie under the same root.
 const VERSION: u32 = 1;
+/// What may be in a container's directory while `state.json` isn't there yet, or no more: what is written before it,
+/// and what `remove` takes away after it.
+const WITHOUT_STATE: [&str; 6] =
+    [CONFIG_FILE, ".state.json", "helper.lock", "update.json", "update.tmp", "criu-root"];
 
 /// Where in its life a container is. Never stored: see [`Container::status`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +194,7 @@ impl Store {
     /// Reads a container's state.
     ///
     /// # Errors
-    /// `Kind::NotFound` if there is no such container.
+    /// `Kind::NotFound` if there is no such container, or it is another runtime's.
     pub fn load(&self, id: &str) -> Result<Container> {
         check_id(id)?;
         let path = self.dir(id);
@@ -204,6 +209,33 @@ impl Store {
             Err(Errno::ENOENT) => Err(missing()),
             Err(e) => Err(Error::from(e).context(format!("reading {}/{STATE_FILE}", path.display()))),
         }
+    }
+
+    /// Removes a directory whose state file was never written, or is removed already, by a command that was killed.
+    ///
+    /// # Errors
+    /// When anything in it isn't ours: another runtime's container may be running.
+    pub fn remove_without_state(&self, id: &str) -> Result<()> {
+        check_id(id)?;
+        let path = self.dir(id);
+        let entries = match fs::read_dir(&path) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
+            other => other.with_context(|| format!("reading {}", path.display()))?,
+        };
+        for entry in entries {
+            let name = entry.with_context(|| format!("reading {}", path.display()))?.file_name();
+            if !WITHOUT_STATE.iter().any(|ours| name == *ours) {
+                return Err(Error::new(
+                    Kind::State,
+                    format!(
+                        "{} is another runtime's container ({} in it isn't ours): delete it with that runtime",
+                        path.display(),
+                        name.to_string_lossy()
+                    ),
+                ));
+            }
+        }
+        remove_dir(&path)
     }
 
     /// Every container under this root, by ID. Directories of other runtimes are passed over.
@@ -374,12 +406,16 @@ impl Container {
             // What can't be removed keeps the directory from being removed, which tells why.
             let _ = unlinkat(&self.dir, name, NoRemoveDir);
         }
-        match fs::remove_dir(&self.path).or_else(|_| fs::remove_dir_all(&self.path)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::from(e).context(format!("removing {}", self.path.display())))
-            }
-            _ => Ok(()),
+        remove_dir(&self.path)
+    }
+}
+
+fn remove_dir(path: &Path) -> Result<()> {
+    match fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::from(e).context(format!("removing {}", path.display())))
         }
+        _ => Ok(()),
     }
 }
 
@@ -410,6 +446,12 @@ fn read_at(dir: impl AsFd, name: &str) -> Result<Vec<u8>, Errno> {
 fn parse(path: &Path, text: &[u8]) -> Result<State> {
     let state: State = serde_json::from_slice(text)
         .map_err(|e| Error::new(Kind::System, format!("reading {}/{STATE_FILE}: {e}", path.display())))?;
+    if state.version == 0 {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!("container does not exist: {} is another runtime's", path.display()),
+        ));
+    }
     if state.version > VERSION {
         return Err(Error::unsupported(format!(
             "{}/{STATE_FILE} has version {}, written by a newer runtime; this one knows up to {VERSION}",

@@ -81,6 +81,66 @@ fn the_hooks_environment_is_its_own() {
 }
 
 #[test]
+fn a_hook_without_an_environment_has_the_runtimes() {
+    differs!(Crun, "gives it the state of the container alone");
+    let kinds = ["prestart", "createRuntime", "poststart", "poststop"];
+    let mut c = Container::new("hookenv");
+    let dir = c.bundle.dir.clone();
+    let hook = |name: &str| {
+        let line = format!("env >{}", dir.join(name).display());
+        json!({ "path": "/bin/sh", "args": ["sh", "-c", line] })
+    };
+    for kind in kinds {
+        let mut empty = hook(&format!("{kind}-empty"));
+        empty["env"] = json!([]);
+        c = c.with(|config| config["hooks"][kind] = json!([hook(kind), empty]));
+    }
+    c.bundle.write();
+    let run = c.runtime().args(["run", "--bundle"]).args([&c.bundle.dir]).args([&c.id]);
+    run.env("OF_THE_RUNTIME", "yes").ok();
+    for kind in kinds {
+        let env = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+        assert!(env(kind).contains("OF_THE_RUNTIME=yes"), "{kind}: {}", env(kind));
+        let empty = env(&format!("{kind}-empty"));
+        assert!(!empty.contains("OF_THE_RUNTIME") && !empty.contains("PATH="), "{kind}: {empty}");
+    }
+}
+
+/// Neither what the caller leaked, nor what is meant for the container.
+#[test]
+fn hooks_have_no_descriptors_but_their_streams() {
+    differs!(Crun, "1.8.1 gives them what is preserved");
+    let kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+    let mut c = Container::sh("hookfds", "cat <&3; [ -e /proc/self/fd/9 ] && echo leaked");
+    let dir = c.bundle.dir.clone();
+    let file = dir.join("given");
+    fs::write(&file, "given").unwrap();
+    for kind in kinds {
+        let line = format!("readlink /proc/self/fd/* >{}; true", dir.join(kind).display());
+        c = c.with(|config| config["hooks"][kind] = hook(&line));
+    }
+    c.bundle.write();
+    let (runtime, root) = (integration::host::runtime(), &c.root);
+    let line = format!(
+        "exec 3<{0} 9<{0}; exec {1} --root {2} run --preserve-fds 1 --bundle {3} {4}",
+        file.display(),
+        runtime.display(),
+        root.display(),
+        dir.display(),
+        c.id
+    );
+    let out = integration::Run::sh(&line).out();
+    assert_eq!(out.stdout, "given", "{out}");
+    for kind in kinds {
+        let open = fs::read_to_string(dir.join(kind)).unwrap();
+        // runc's createContainer hooks have what it preserves for the container.
+        if integration::peer() == Peer::Hydra || kind != "createContainer" {
+            assert!(!open.contains("given"), "{kind}: {open}");
+        }
+    }
+}
+
+#[test]
 fn a_failing_hook_before_start_fails_the_create() {
     for kind in ["prestart", "createRuntime", "createContainer"] {
         let c = Container::sleeping("hookfail")
@@ -92,6 +152,23 @@ fn a_failing_hook_before_start_fails_the_create() {
         c.verb(&["state", &c.id]).fails();
         assert_eq!(c.leftovers(), Vec::<String>::new(), "{kind}");
     }
+}
+
+#[test]
+fn a_failing_poststart_hook_ends_all_of_the_container() {
+    differs!(Runc, "1.1.5 runs poststart at the end of create");
+    differs!(Crun, "1.8.1 lets it live");
+    let c = Container::sh("poststart", "sleep 1000000 & echo $! >/tmp/pid; wait").without_namespace("pid");
+    let pid = c.bundle.rootfs().join("tmp/pid");
+    let wait = format!("until [ -s {} ]; do sleep 0.05; done; exit 7", pid.display());
+    let c = c.with(|config| config["hooks"]["poststart"] = hook(&wait));
+    c.create().ok();
+    c.start().fails_with("exit status 7");
+    c.wait_for("stopped");
+    let rest: i32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    integration::eventually("the rest is gone", || !integration::host::alive(rest));
+    c.delete().ok();
+    assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! create, start, kill, delete: the states, who may go where, and how a container's end is told.
 
-use integration::{differs, eventually, host, skip, Container, Peer, Run};
+use integration::{differs, eventually, host, peer, skip, Container, Peer, Run};
 use nix::sys::signal::Signal;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 #[test]
 fn a_container_passes_through_its_states() {
@@ -126,6 +127,24 @@ fn without_a_pid_namespace_the_rest_dies_with_delete() {
 }
 
 #[test]
+fn without_a_pid_namespace_the_rest_dies_with_a_kill() {
+    differs!(Runc, "1.1.5 wants --all");
+    differs!(Crun, "says that it is not running");
+    let c = Container::sh("sharedkill", "sleep 1000000 & echo $! >/tmp/pid; exit 0")
+        .without_namespace("pid")
+        .up();
+    c.wait_for("stopped");
+    let text = fs::read_to_string(c.bundle.rootfs().join("tmp/pid")).unwrap();
+    let rest: i32 = text.trim().parse().unwrap();
+    assert!(host::alive(rest));
+    c.kill("KILL").ok();
+    eventually("the rest is gone", || !host::alive(rest));
+    c.delete().ok();
+    c.kill("KILL").fails_with("does not exist");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+#[test]
 fn delete_wants_a_stopped_container_or_force() {
     let c = Container::sleeping("delete").up();
     let out = c.delete().exits(1);
@@ -193,7 +212,7 @@ fn a_paused_container_dies_when_killed() {
     let c = Container::sleeping("pausedkill").up();
     c.verb(&["pause", &c.id]).ok();
     c.kill("KILL").ok();
-    if integration::peer() != Peer::Hydra {
+    if peer() != Peer::Hydra {
         let _ = c.verb(&["resume", &c.id]);
     }
     c.wait_for("stopped");
@@ -232,6 +251,57 @@ fn a_foreground_run_passes_signals_on() {
     assert!(out.stdout.contains("got TERM"), "{out}");
 }
 
+/// By the words Docker and Podman tell 127 from 126.
+#[test]
+fn a_program_is_looked_up_as_runc_does() {
+    differs!(Crun, "has rules of its own");
+    let planted = |name: &str, dir: &str, mode: u32| {
+        Container::new("lookup").args(&[name]).prepare(|root| {
+            fs::create_dir_all(root.join(dir)).unwrap();
+            let script = root.join(dir).join(name);
+            fs::write(&script, "#!/bin/sh\necho planted\n").unwrap();
+            fs::set_permissions(&script, fs::Permissions::from_mode(mode)).unwrap();
+        })
+    };
+    let env = |c: Container, env: &[&str]| c.with(|c| c["process"]["env"] = env.into());
+    let missing = r#"executable file not found in $PATH"#;
+
+    let c = env(planted("not-executable", "opt/x", 0o644), &["PATH=/opt/x:/bin"]);
+    c.run().fails_with(missing);
+    let c = planted("out-of-reach", "opt/root", 0o755).prepare(|root| {
+        fs::set_permissions(root.join("opt/root"), fs::Permissions::from_mode(0o700)).unwrap();
+    });
+    let c = env(c, &["PATH=/opt/root:/bin"]).with(|c| {
+        c["process"]["user"]["uid"] = 1000.into();
+        c["process"]["capabilities"] = serde_json::json!({});
+    });
+    c.run().fails_with(missing);
+
+    // A working directory that others may write.
+    let here = |path: &[&str]| env(planted("here", "opt/here", 0o755), path);
+    let here = |path: &[&str]| here(path).with(|c| c["process"]["cwd"] = "/opt/here".into());
+    here(&["A=b"]).run().fails_with(missing);
+    here(&["PATH="]).run().fails_with(missing);
+    let relative = "cannot run executable found relative to current directory";
+    for path in ["PATH=:/bin", "PATH=/bin:", "PATH=/bin:.", "PATH=../here"] {
+        here(&[path]).run().fails_with(relative);
+    }
+    here(&["PATH=/opt/here:."]).run().ok().says("planted");
+
+    let c = Container::sleeping("execlookup").with(|c| c["process"]["cwd"] = "/tmp".into()).up();
+    let script = c.bundle.rootfs().join("tmp/here");
+    fs::write(&script, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let exec = |env: &[&str]| {
+        c.exec_process(&[], |p| {
+            p["args"] = serde_json::json!(["here"]);
+            p["env"] = env.into();
+        })
+    };
+    exec(&[]).exits(255).fails_with(missing);
+    exec(&["PATH=:/bin"]).exits(255).fails_with(relative);
+}
+
 #[test]
 fn standard_streams_are_the_callers() {
     let c = Container::sh("stdio", "read line; echo out $line; echo err $line >&2");
@@ -245,7 +315,7 @@ fn a_program_that_is_not_there_is_found_missing_at_create() {
     let c = Container::new("nofile").args(&["no-such-program"]);
     let out = c.create().fails();
     assert!(out.stderr.contains("executable file") && out.stderr.contains("not found in $PATH"), "{out}");
-    if integration::peer() != Peer::Crun {
+    if peer() != Peer::Crun {
         let text = out.stderr.replace('\\', "");
         assert!(text.contains(r#"exec: "no-such-program": executable file not found in $PATH"#), "{out}");
     }
@@ -309,7 +379,7 @@ fn a_process_is_told_apart_from_a_later_one_with_its_number() {
 fn many_containers_come_and_go_without_a_trace() {
     let asked = std::env::var("CYCLES").ok().and_then(|n| n.parse().ok());
     let cycles = asked.unwrap_or(if host::quick() { 20 } else { 1000 });
-    let cycles = if integration::peer() == Peer::Hydra { cycles } else { cycles.min(50) };
+    let cycles = if peer() == Peer::Hydra { cycles } else { cycles.min(50) };
     let c = Container::new("cycle").args(&["sleep", "1000000"]);
     let trace = || {
         let fds = fs::read_dir("/proc/self/fd").unwrap().count();
@@ -348,7 +418,7 @@ fn many_containers_come_and_go_without_a_trace() {
 /// Between the moment when its process is ready and the end of `create`, which waits here for the pid file's reader.
 #[test]
 fn a_create_whose_process_dies_at_the_end_leaves_nothing() {
-    if integration::peer() != Peer::Hydra {
+    if peer() != Peer::Hydra {
         skip!("a peer's pid file is made otherwise");
     }
     let c = Container::sleeping("diesready");
@@ -364,5 +434,45 @@ fn a_create_whose_process_dies_at_the_end_leaves_nothing() {
     eventually("its process is dead", || c.status() == "stopped");
     fs::read(&fifo).unwrap();
     create.out().fails_with("SIGKILL");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+/// runc keeps a `state.json` too, and both may be given one root.
+#[test]
+fn another_runtimes_container_is_left_alone() {
+    if peer() != Peer::Hydra {
+        skip!("the other runtime is runc");
+    }
+    let runc = std::path::Path::new("/usr/sbin/runc");
+    if !runc.exists() {
+        skip!("runc is not installed");
+    }
+    let c = Container::sleeping("foreign");
+    c.bundle.write();
+    let by_runc = |args: &[&str]| Run::new(runc).args(["--root".as_ref(), c.root.as_os_str()]).args(args);
+    let bundle = c.bundle.dir.to_str().unwrap();
+    let start = by_runc(&["run", "--detach", "--bundle", bundle, &c.id]);
+    start.stdout_to(c.bundle.dir.join("output")).ok();
+    let pid = by_runc(&["state", &c.id]).ok().json()["pid"].as_i64().unwrap() as i32;
+    assert_eq!(c.verb(&["list", "-q"]).ok().stdout, "");
+    for verb in ["state", "start", "pause"] {
+        c.verb(&[verb, &c.id]).fails_with("container does not exist");
+    }
+    c.kill("KILL").fails_with("container does not exist");
+    c.delete().fails_with("another runtime's");
+    c.delete_force().fails_with("another runtime's");
+    c.create().fails_with("already exists");
+    assert!(host::alive(pid));
+    assert_eq!(by_runc(&["state", &c.id]).ok().json()["status"], "running");
+    by_runc(&["delete", "--force", &c.id]).ok();
+    // crun's directory has a file of another name.
+    let dir = c.root.join(&c.id);
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("status"), "{}").unwrap();
+    c.delete_force().fails_with("another runtime's");
+    fs::remove_file(dir.join("status")).unwrap();
+    // A create that was killed before it wrote its state.
+    fs::write(dir.join("config.json"), "{").unwrap();
+    c.delete_force().ok();
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }

@@ -276,6 +276,46 @@ fn only_standard_streams_are_open() {
     assert!(open.iter().all(|n| *n <= 3), "{out}");
 }
 
+/// A filter that denies what hides them doesn't keep them open: they are hidden before it.
+#[test]
+fn no_filter_keeps_descriptors_open() {
+    differs!(Runc, "hides them behind the filter, and fails");
+    differs!(Crun, "hides them behind the filter, and fails");
+    let c = Container::sh("fdfilter", "cat <&3; [ -e /proc/self/fd/9 ] || echo none").with(|c| {
+        c["process"]["noNewPrivileges"] = false.into();
+        c["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{
+                "names": ["close_range", "open", "openat", "openat2", "getdents", "getdents64"],
+                "action": "SCMP_ACT_ERRNO"
+            }]
+        });
+    });
+    c.bundle.write();
+    let file = c.bundle.dir.join("given");
+    fs::write(&file, "given\n").unwrap();
+    let line = format!(
+        "exec 3<{0} 9<{0}; exec {1} --root {2} run --preserve-fds 1 --bundle {3} {4}",
+        file.display(),
+        host::runtime().display(),
+        c.root.display(),
+        c.bundle.dir.display(),
+        c.id
+    );
+    Run::sh(&line).ok().says("given\nnone");
+}
+
+#[test]
+fn more_descriptors_than_there_can_be_are_refused() {
+    let c = Container::new("fdcount");
+    c.bundle.write();
+    for count in ["1000000", "2147483645", "2147483648", "4294967295"] {
+        let flags = ["--preserve-fds", count];
+        c.run_with(&flags).fails();
+    }
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
 #[test]
 fn preserved_descriptors_are_passed_on() {
     let c = Container::sh("preserve", "cat <&3");

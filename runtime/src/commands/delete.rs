@@ -48,11 +48,7 @@ pub fn run(setting: &Setting, id: &str, force: bool) -> Result<u8> {
 
 /// A directory whose state file was never written: the `create` that made it was killed before its first side effect.
 fn without_state(setting: &Setting, id: &str, force: bool, missing: Error) -> Result<u8> {
-    state::check_id(id)?;
-    match std::fs::remove_dir_all(setting.store.dir(id)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
-        _ => {}
-    }
+    setting.store.remove_without_state(id)?;
     match force {
         true => Ok(0),
         false => Err(missing),

@@ -17,21 +17,34 @@ pub fn run(setting: &Setting, id: &str, signal: &str, all: bool) -> Result<u8> {
         // Of a container whose init has gone others may live on; none is fine too.
         return signal_all(&container, signal).map(|()| 0);
     }
-    match (container.status(), container.state.init) {
-        (Status::Created | Status::Running | Status::Paused, Some(init)) => {
-            if signal == libc::SIGKILL && container.state.shares_pid_namespace {
-                // Nothing else dies with its init.
-                signal_all(&container, signal)?;
-            } else {
-                signal_init(init, signal)?;
-            }
-            if signal == libc::SIGKILL {
-                thaw(&container);
-            }
-            Ok(0)
+    let Some(init) = container.state.init else { return Err(not_running()) };
+    if signal == libc::SIGKILL && container.state.shares_pid_namespace {
+        // Its init may have ended before the rest.
+        if !crate::state::is_alive(init) && !has_cgroup(&container) {
+            return Err(not_running());
         }
-        _ => Err(not_running()),
+    } else if container.status() == Status::Stopped {
+        return Err(not_running());
     }
+    match signal {
+        libc::SIGKILL => end(&container, init)?,
+        signal => signal_init(init, signal)?,
+    }
+    Ok(0)
+}
+
+/// Kills the container: its first process, with which the pid namespace dies, or all if that isn't its own.
+pub fn end(container: &Container, init: ProcessId) -> Result<()> {
+    match container.state.shares_pid_namespace {
+        true => signal_all(container, libc::SIGKILL)?,
+        false => signal_init(init, libc::SIGKILL)?,
+    }
+    thaw(container);
+    Ok(())
+}
+
+fn has_cgroup(container: &Container) -> bool {
+    container.state.cgroup.as_ref().is_some_and(|location| Cgroup::open(location).is_ok())
 }
 
 fn not_running() -> Error {

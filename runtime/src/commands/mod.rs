@@ -90,6 +90,10 @@ fn run(global: &Global, command: Command) -> Result<u8> {
 /// The verbs that concern containers.
 fn with_setting(global: &Global, command: Command) -> Result<u8> {
     let setting = Setting::new(global.clone())?;
+    // The monitor takes this process's place, with all that was meant for it.
+    if !matches!(command, Command::Monitor(_)) {
+        crate::sockets::hide_inherited()?;
+    }
     match command {
         Command::Create(args) => create::create(&setting, &args),
         Command::Run(args) => create::run(&setting, &args),

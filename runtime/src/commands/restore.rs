@@ -221,8 +221,8 @@ fn notified(n: Notification, container: &mut Container, spec: &Spec, restored: &
         ("setup-namespaces", _) => {
             let Some(hooks) = &spec.hooks else { return Ok(()) };
             let state = container.oci_state(Status::Creating, n.pid);
-            hooks::run("prestart", &hooks.prestart, &state, &[])?;
-            hooks::run("createRuntime", &hooks.create_runtime, &state, &[])
+            hooks::run("prestart", &hooks.prestart, &state, None)?;
+            hooks::run("createRuntime", &hooks.create_runtime, &state, None)
         }
         ("post-restore", _) => {
             restored.pid = n.pid;

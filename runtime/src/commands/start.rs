@@ -4,12 +4,11 @@ use std::os::fd::AsFd;
 
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
-use super::{Setting, LOCK_DEADLINE};
+use super::{kill, Setting, LOCK_DEADLINE};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
 use crate::spec::{Hooks, Spec};
 use crate::state::{Container, Status, START_ERROR};
-use crate::sys::process;
 
 pub fn run(setting: &Setting, id: &str) -> Result<u8> {
     let mut container = setting.load(id)?;
@@ -29,7 +28,8 @@ pub fn run(setting: &Setting, id: &str) -> Result<u8> {
     if let Err(e) = poststart(&container, &later_hooks(&container)?) {
         // runtime-spec 1.3, lifecycle: a failing poststart hook ends the container.
         if let Some(init) = container.state.init {
-            let _ = process::kill(init.pid, libc::SIGKILL);
+            // It may have ended by itself, and its number be somebody else's.
+            let _ = kill::end(&container, init);
         }
         return Err(e);
     }
@@ -83,5 +83,5 @@ pub fn poststart(container: &Container, hooks: &Hooks) -> Result<()> {
         return Ok(());
     }
     let pid = container.state.init.map_or(0, |p| p.pid);
-    hooks::run("poststart", &hooks.poststart, &container.oci_state(Status::Running, pid), &[])
+    hooks::run("poststart", &hooks.poststart, &container.oci_state(Status::Running, pid), None)
 }

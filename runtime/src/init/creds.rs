@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{fcntl, FcntlArg, FdFlag, OFlag};
 use nix::sys::stat::Mode;
 
 use super::{attrs, Init};
@@ -32,6 +32,8 @@ pub fn apply(init: &Init<'_>, link: &ToParent) -> Result<()> {
     if entered {
         verify_cwd()?;
     }
+    // Before the filter too: it may deny what this takes.
+    choose_descriptors(init).context("hiding descriptors from the container's program")?;
     if plan.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().context("setting no_new_privs")?;
     } else {
@@ -41,7 +43,6 @@ pub fn apply(init: &Init<'_>, link: &ToParent) -> Result<()> {
         // Else the parent does it, with the host's privileges.
         attrs::rlimits::apply(&init.plan.process.rlimits, 0)?;
     }
-    hide_descriptors(init);
     take_ids(plan, entered, link)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(plan.umask.unwrap_or(0o022)));
     Ok(())
@@ -107,12 +108,17 @@ fn own_stdio(uid: u32) {
     }
 }
 
-/// Only the standard streams and what was asked for survives the exec.
-fn hide_descriptors(init: &Init<'_>) {
-    process::cloexec_from(3 + init.preserve_fds, || {
-        let Ok(dir) = attrs::procfs::list(init.procfs.as_fd(), "thread-self/fd") else { return Vec::new() };
-        dir.iter().filter_map(|name| name.parse().ok()).collect()
-    });
+/// Only the standard streams and what was asked for survives the exec. Until here nothing did (`sockets::hide_inherited`),
+/// so that no hook has the container's descriptors.
+fn choose_descriptors(init: &Init<'_>) -> Result<()> {
+    process::cloexec_from(3, || {
+        let names = attrs::procfs::list(init.procfs.as_fd(), "thread-self/fd")?;
+        Ok::<_, crate::error::Error>(names.iter().filter_map(|name| name.parse().ok()).collect())
+    })?;
+    for fd in (3..).take(init.preserve_fds as usize) {
+        fcntl(process::inherited(fd)?, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    }
+    Ok(())
 }
 
 /// `entered`: root could go to the working directory, and is there.

@@ -56,23 +56,24 @@ impl<'a> Program<'a> {
                 Err(e) => Err(start_error(format!("exec: {shown:?}: stat {shown}: {}", strerror(e as i32)))),
             };
         }
-        let mut found = Errno::ENOENT;
-        for dir in self.process.variable("PATH").unwrap_or_default().split(|&b| b == b':') {
+        // As Go's LookPath, whose words callers look for: no PATH has no elements, what can't be executed is passed over,
+        // and what a relative element leads to is nobody's wish: whoever may write there would choose the program.
+        let path = self.process.variable("PATH").filter(|path| !path.is_empty());
+        for dir in path.into_iter().flat_map(|path| path.split(|&b| b == b':')) {
             let dir = if dir.is_empty() { b"." } else { dir };
             let path = [dir, b"/", name].concat();
-            match executable(&path) {
-                Ok(()) => {
-                    self.path = CString::new(path).unwrap_or_default();
-                    return Ok(());
-                }
-                Err(Errno::EACCES) => found = Errno::EACCES,
-                Err(_) => {}
+            if executable(&path).is_err() {
+                continue;
             }
+            if !dir.starts_with(b"/") {
+                return Err(start_error(format!(
+                    "exec: {shown:?}: cannot run executable found relative to current directory"
+                )));
+            }
+            self.path = CString::new(path).unwrap_or_default();
+            return Ok(());
         }
-        match found {
-            Errno::EACCES => Err(start_error(format!("exec: {shown:?}: permission denied"))),
-            _ => Err(start_error(format!("exec: {shown:?}: executable file not found in $PATH"))),
-        }
+        Err(start_error(format!("exec: {shown:?}: executable file not found in $PATH")))
     }
 
     /// Returns only with the reason why it could not.

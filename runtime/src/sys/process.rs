@@ -128,18 +128,19 @@ pub fn exit_now(code: i32) -> ! {
 
 /// Marks every descriptor from `first` on as close-on-exec (`close_range(2)`, Linux 5.11; before, by the numbers
 /// that `fds` lists).
-pub fn cloexec_from(first: u32, fds: impl FnOnce() -> Vec<RawFd>) {
+pub fn cloexec_from<E>(first: u32, fds: impl FnOnce() -> Result<Vec<RawFd>, E>) -> Result<(), E> {
     // SAFETY: only sets flags on descriptors.
     let r = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if r == 0 {
-        return;
+        return Ok(());
     }
-    for fd in fds() {
+    for fd in fds()? {
         if fd >= first as RawFd {
             // SAFETY: sets a flag on a descriptor of this process; a closed one gives EBADF, which is fine.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
     }
+    Ok(())
 }
 
 /// Whether a descriptor of that number is open.
