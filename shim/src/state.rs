@@ -69,6 +69,8 @@ message! {
         16 reopen: String, 17 address: String,
         /// The other end of a sink that is a logging binary's, until that has it.
         18 logger: u32,
+        /// It has been told that there is no place to keep what its client does not take.
+        19 homeless: bool,
     }
     /// One attached client's copy of a stream.
     struct Tap { 1 sink: u32, 2 stage_in: u32, 3 stage_out: u32, 4 blocked: u64, 5 gone: bool }

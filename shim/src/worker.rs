@@ -458,6 +458,7 @@ impl Worker<'_> {
     }
 
     fn pump(&mut self, t: usize, p: usize, source: Source, number: Fd) {
+        self.make_spool(t, p, source);
         let Root { state, setup, .. } = &mut self.root;
         let Some(task) = state.tasks.get_mut(t) else { return };
         let Task { own, init, execs, .. } = task;

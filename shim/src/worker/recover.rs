@@ -42,6 +42,11 @@ impl Root {
 
 impl Worker<'_> {
     pub(super) fn recover(&mut self) {
+        if self.map.header().heads.load(SeqCst) == 1 {
+            // The first head of all: there is nothing to recover.
+            self.root.state.shim_pid = self.map.header().keeper.load(SeqCst) as u32;
+            return self.commit();
+        }
         for conn in self.root.conns.iter_mut().chain(self.root.publisher.as_mut()) {
             conn.recover(self.map);
         }

@@ -214,12 +214,11 @@ impl Worker<'_> {
         if stream.logger != 0 {
             stream.path = spool(&self.root.setup, &task.id, &p.id, n);
             self.stage(stream)?;
-            self.add_spool(stream, task)?;
         }
         Ok(())
     }
 
-    /// Gives a stream its ring (for `logs`) and its spool.
+    /// Gives a stream its ring, for `logs`.
     fn add_ring(&mut self, stream: &mut Stream, task: &Task, n: u8) -> Result<()> {
         let disk = Path::new(&self.root.setup.disk);
         stream.path = disk.join(format!("{}.{n}", task.id)).to_string_lossy().into_owned();
@@ -229,7 +228,6 @@ impl Worker<'_> {
         self.stage(stream)?;
         if stream.sink != 0 {
             (stream.ring_in, stream.ring_out) = pipe()?;
-            self.add_spool(stream, task)?;
         }
         Ok(())
     }
@@ -240,6 +238,30 @@ impl Worker<'_> {
             stream.spool = number(open(Path::new(&format!("{}.spool", stream.path)), flags)?);
         }
         Ok(())
+    }
+
+    /// What a client is late to take has a place before any of it is moved on. Few clients ever are.
+    pub(super) fn make_spool(&mut self, t: usize, p: usize, source: Source) {
+        let Some(task) = self.root.state.tasks.get(t) else { return };
+        let Some(process) = task.processes().nth(p) else { return };
+        let slot = if matches!(source, Source::Out(..)) { &process.out } else { &process.err };
+        let staged = |s: &&Stream| s.spool == 0 && s.stage_in != 0 && s.sink != 0;
+        let late = slot.as_ref().filter(staged).is_some_and(|s| s.blocked != 0 && s.late(sys::now_ns()));
+        if !late || task.limits(&self.root.setup).spool_limit == 0 {
+            return;
+        }
+        let (task, id, slot) = (task.clone(), process.id.clone(), slot.clone());
+        let Some(mut stream) = slot else { return };
+        if let Err(e) = self.add_spool(&mut stream, &task) {
+            if !std::mem::replace(&mut stream.homeless, true) {
+                self.log(&format!("spool of {} {id}: {e}", task.id));
+            }
+        }
+        if let Some(p) = self.root.state.tasks[t].processes_mut().nth(p) {
+            let slot = if matches!(source, Source::Out(..)) { &mut p.out } else { &mut p.err };
+            *slot = Some(stream);
+        }
+        self.commit();
     }
 
     /// Nobody takes what the stream has. One that goes straight to its client gets a stage and a spool, once that lasts.
