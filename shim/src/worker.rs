@@ -32,7 +32,7 @@ const FLOWING_NS: u64 = 1_000_000;
 /// ... and may gather for so long: a few large batches cost a fraction of many small ones. The pipe has room for it.
 const GATHER: std::time::Duration = std::time::Duration::from_micros(300);
 /// The kernel of cgroup v1 tells of an OOM before it kills: so long the count of kills is looked at for what is to come.
-const OOM_NS: u64 = 2_000_000_000;
+const OOM_NS: u64 = 1_000_000_000;
 /// So long nothing is accepted when a connection could not be.
 const DEAF_NS: u64 = 100_000_000;
 
@@ -143,12 +143,13 @@ impl Worker<'_> {
             self.next_tick = now + TICK_MS as u64 * 1_000_000;
             self.tick();
         }
-        if ready == 0 && timeout == IDLE_MS {
+        // After ticks too there is such a turn, before the wait without an end.
+        self.idle = ready == 0 && timeout == IDLE_MS;
+        if self.idle {
             // Nothing is to do for now: the memory of the last work goes back.
             self.buffer = Vec::new();
             sys::trim_heap();
         }
-        self.idle = ready == 0;
         self.publish_next();
         orphaned
     }
@@ -530,7 +531,7 @@ impl Worker<'_> {
         if self.oom_until != 0 {
             let ids: Vec<String> = self.root.state.tasks.iter().map(|t| t.id.clone()).collect();
             ids.iter().for_each(|id| self.look_for_oom(id));
-            if self.oom_until <= sys::now_ns() {
+            if self.oom_until <= sys::now_ns() || ids.is_empty() {
                 self.oom_until = 0;
             }
         }

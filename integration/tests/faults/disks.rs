@@ -33,6 +33,29 @@ impl Drop for Small {
     }
 }
 
+/// The first connection to containerd's event service is made when nothing can be written any more.
+#[test]
+fn events_are_told_from_a_full_state_directory() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let small = Small::at(Path::new("/run/hydra-shim").join(namespace()).join("full-events"), "2m");
+    let monitor = Monitor::named("full-events", &integration::monitor::shim(), &[]);
+    let away = monitor.events.path.with_extension("away");
+    fs::rename(&monitor.events.path, &away).expect("containerd goes");
+    let task = monitor.task(&monitor.id, &["sleep", "1000"]);
+    let client = monitor.client();
+    client.ok("Create", task.create());
+    client.ok("Start", target(&task.id, ""));
+    small.fill();
+    fs::rename(&away, &monitor.events.path).expect("containerd comes");
+    let told = ["/tasks/create", "/tasks/start"];
+    eventually("events", || monitor.events.topics(&task.id, "") == told);
+    fs::remove_file(small.0.join("filler")).expect("room again");
+    integration::monitor::end(&client, &task.id);
+    drop(small);
+}
+
 /// With not a page left under `/run` a container that runs goes on, with its output, its connection and new ones; its end is
 /// told, answered and written down, also when a head is killed meanwhile.
 #[test]

@@ -147,7 +147,8 @@ impl Map {
         if fresh {
             nix::unistd::ftruncate(fd, SIZE as i64).context(|| "sizing the monitor's state file")?;
             // What every head writes must have its pages: a full file system would end both of them at once.
-            for at in [0, HEADER, HEADER + STATE] {
+            // The last two are the lanes to containerd's event service, whose connection may come when it is full.
+            for at in [0, HEADER, HEADER + STATE, LANES, LANES + LANE] {
                 let length = if at == 0 { HEADER } else { RESERVE };
                 reserve(fd, at, length).context(|| "making room for the monitor's state")?;
             }

@@ -289,8 +289,10 @@ impl Worker<'_> {
             let _ = sys::read(watch, &mut [0; 512]);
         }
         let id = task.id.clone();
-        // On v1 the kill is still to come, and nothing tells of it.
-        self.oom_until = sys::now_ns() + super::OOM_NS;
+        // On v1 the kill is still to come, and nothing tells of it. A cgroup that goes is news, too.
+        if memory::oom_kills(&task.cgroup).is_some() {
+            self.oom_until = sys::now_ns() + super::OOM_NS;
+        }
         self.look_for_oom(&id);
     }
 
