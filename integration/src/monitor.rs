@@ -196,7 +196,9 @@ impl Monitor {
 
     /// Ends every head, and what the runtime is at for it.
     pub fn kill_all(&self) {
-        for _ in 0..50 {
+        let start = std::time::Instant::now();
+        // On a busy machine a process takes its time to die.
+        while start.elapsed() < host::patience() {
             let name = format!("{}/{}", namespace(), self.id);
             let mut heads: Vec<i32> =
                 host::processes_with(&name).into_iter().filter(|p| host::alive(*p)).collect();
@@ -207,6 +209,7 @@ impl Monitor {
             for pid in heads {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
             }
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
