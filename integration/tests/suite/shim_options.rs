@@ -322,7 +322,7 @@ fn nobody_else_waits_for_a_logger() {
     let [begun, go, out] =
         ["begun", "go", "out"].map(|n| janitor::scratch().join(format!("logger-late.{n}")));
     let waits = format!(
-        "touch {}; until test -e {}; do sleep 0.02; done; exec 5>&-; cat <&3 >{}; :",
+        "touch {0}; until test -e {1} || ! test -e {0}; do sleep 0.02; done; exec 5>&-; cat <&3 >{2}; :",
         begun.display(),
         go.display(),
         out.display()
