@@ -14,7 +14,7 @@ prepare_guests() {
 stage() {
   rm -rf "$share"
   mkdir -p "$share"
-  cp -L target/release/runtime target/release/shim target/x86_64-unknown-linux-gnu/release/{without,sender,probe} "$share/" &&
+  cp -L target/release/runtime target/release/shim target/x86_64-unknown-linux-gnu/release/{without,sender,probe,notifier} "$share/" &&
     cp "$(integration/scripts/suite-path)" "$share/suite" || return
   cargo test --quiet --no-run -p cgroup --message-format=json |
     jq -r 'select(.profile.test? and .executable) | "\(.target.kind[0]) \(.target.name) \(.executable)"' |

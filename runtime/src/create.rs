@@ -18,7 +18,7 @@ use crate::spec::{Hooks, Spec};
 use crate::state::{self, Container, Status};
 use crate::sys::{memory, process};
 use crate::undo::Undo;
-use crate::{cli, invalid, listener, sockets, validate};
+use crate::{cli, invalid, listener, notify, sockets, validate};
 
 /// Who lets the container's process go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +98,7 @@ pub fn create(setting: &Setting, args: &cli::Create, mode: Mode) -> Result<Creat
     let pid_file = args.pid_file.as_deref().map(std::path::absolute).transpose()?;
     let mut bundle = Bundle::open(args.bundle.as_deref(), args.config.as_deref())?;
     sockets::pass_on(&mut bundle.spec);
+    notify::pass_on(&mut bundle.spec, &setting.store.dir(&args.id))?;
     check_terminal(&bundle.spec, mode, args.console_socket.is_some())?;
     state::check_id(&args.id)?;
     let mut decided = decide(setting, args, &bundle)?;
@@ -203,7 +204,8 @@ fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle, decided:
         state.undo.extend(rdt.to_undo(&root).into_iter().rev().map(Undo::Resctrl));
     }
     container.save_config(&bundle.config)?;
-    container.save()
+    container.save()?;
+    notify::make_folder(container.path())
 }
 
 fn make(
@@ -219,6 +221,8 @@ fn make(
     let mut cgroup = make_cgroup(setting, container, spec, decided)?;
     let entry = cgroup.as_ref().map(Cgroup::entry).transpose().context("opening the container's cgroup")?;
     let (into, tasks, deferred) = entry.map_or((None, Vec::new(), false), |e| (e.into, e.tasks, e.by_pid));
+    let join = open_namespaces(&decided.plan.namespaces.join)?;
+    check_id_maps(spec, &join)?;
     let init = Init {
         plan: &decided.plan,
         root: Some(Root {
@@ -231,7 +235,7 @@ fn make(
             env: spec.process.as_ref().map_or(&[], |p| &p.env[..]),
         }),
         procfs: crate::init::attrs::procfs::host()?,
-        join: open_namespaces(&decided.plan.namespaces.join)?,
+        join,
         cgroups: tasks,
         prepare: deferred || decided.plan.needs_preparation(),
         console_socket: opened.console_socket,
@@ -384,6 +388,28 @@ pub fn open_namespaces(paths: &[(i32, PathBuf)]) -> Result<Vec<(i32, OwnedFd)>> 
         }
     };
     paths.iter().map(open).collect()
+}
+
+/// containerd and CRI-O give both a user namespace and its mappings; others than its own would be misapplied.
+fn check_id_maps(spec: &Spec, join: &[(i32, OwnedFd)]) -> Result<()> {
+    let Some(linux) = &spec.linux else { return Ok(()) };
+    let Some((_, namespace)) = join.iter().find(|(flag, _)| *flag == libc::CLONE_NEWUSER) else {
+        return Ok(());
+    };
+    if linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty() {
+        return Ok(());
+    }
+    let found = spawn::id_maps_of(namespace.as_fd())?;
+    let sorted = |maps: &[crate::spec::IdMapping]| {
+        let mut maps = maps.to_vec();
+        maps.sort_by_key(|m| m.container_id);
+        maps
+    };
+    let same = |given, found| sorted(given) == sorted(found);
+    if !same(&linux.uid_mappings, &found.uids) || !same(&linux.gid_mappings, &found.gids) {
+        invalid!("user namespaces enabled, but both namespace path and non-matching mapping specified -- you may only provide one");
+    }
+    Ok(())
 }
 
 /// How many descriptors from 3 on the container gets: those asked for, after those of socket activation.

@@ -11,6 +11,7 @@ use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
+use crate::notify::Notify;
 use crate::sys::{memory, process, tty};
 
 /// How a process ended, as its parent's exit code: 128 plus the signal for one that was killed.
@@ -45,8 +46,9 @@ impl Foreground {
         Ok(Foreground { signals: SignalFd::with_flags(&all, flags).context("opening a signalfd")? })
     }
 
-    /// Until `pid` ends. With a console, our standard streams are its terminal.
-    pub fn stay(&self, pid: i32, console: Option<OwnedFd>) -> Result<WaitStatus> {
+    /// Until `pid` ends. With a console, our standard streams are its terminal. `notify` is served meanwhile: the service's
+    /// main process are we.
+    pub fn stay(&self, pid: i32, console: Option<OwnedFd>, notify: Option<&Notify>) -> Result<WaitStatus> {
         let terminal = console.map(Terminal::new);
         let mut from_input = terminal.is_some();
         // From here on we mostly wait, perhaps for weeks.
@@ -66,6 +68,8 @@ impl Foreground {
                     fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
                 }
             }
+            let told = fds.len();
+            fds.extend(notify.map(|notify| PollFd::new(notify.as_fd(), PollFlags::POLLIN)));
             match poll(&mut fds, PollTimeout::NONE) {
                 Err(Errno::EINTR) => continue,
                 other => other.context("waiting for the container")?,
@@ -74,13 +78,18 @@ impl Foreground {
             if ready[0] {
                 self.pass_signals(pid, terminal.as_ref());
             }
+            if let Some(notify) = notify.filter(|_| ready[told]) {
+                if let Err(e) = notify.forward(std::process::id() as i32) {
+                    log::warn!("telling the service manager that the container is ready: {e}");
+                }
+            }
             if let Some(terminal) = &terminal {
                 if ready.get(1) == Some(&true) && terminal.output() == Flow::Ended {
                     // EIO: no slave is open. The process may have closed it and live on, so look again in a moment.
                     let mut fds = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
                     let _ = poll(&mut fds, PollTimeout::from(50u8));
                 }
-                if ready.get(2) == Some(&true) {
+                if from_input && ready.get(2) == Some(&true) {
                     from_input = terminal.input() != Flow::Ended;
                 }
             }

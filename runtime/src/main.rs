@@ -16,6 +16,7 @@ mod knobs;
 mod link;
 mod listener;
 mod log;
+mod notify;
 mod plan;
 mod roots;
 mod seal;

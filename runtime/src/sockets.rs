@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags};
 
 use crate::error::{Context, Result};
-use crate::spec::{Mount, Spec};
+use crate::spec::Spec;
 use crate::sys::process;
 
 /// `what` names the socket in the error.
@@ -47,26 +47,11 @@ pub fn activated() -> u32 {
     }
 }
 
-/// Where a container finds the service manager's socket.
-const NOTIFY_INSIDE: &str = "/run/notify/notify.sock";
-
-/// What a service manager gave us is meant for the container: activated sockets (as process 1 of its own pid
-/// namespace) and the socket for READY=1 (sd_notify(3)).
+/// What a service manager gave us is meant for the container: activated sockets, as process 1 of its own pid namespace.
 pub fn pass_on(spec: &mut Spec) {
     let Some(program) = &mut spec.process else { return };
     let count = activated();
     if count > 0 {
         program.env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".into()]);
-    }
-    // An abstract socket belongs to the network namespace and can't be bound into another root.
-    if let Some(path) = std::env::var("NOTIFY_SOCKET").ok().filter(|p| p.starts_with('/')) {
-        program.env.push(format!("NOTIFY_SOCKET={NOTIFY_INSIDE}"));
-        spec.mounts.push(Mount {
-            destination: NOTIFY_INSIDE.into(),
-            kind: Some("bind".into()),
-            source: Some(path),
-            options: vec!["bind".into(), "nosuid".into(), "nodev".into(), "noexec".into()],
-            ..Mount::default()
-        });
     }
 }

@@ -233,6 +233,48 @@ pub fn write_id_maps(pid: i32, ids: &IdMaps) -> Result<()> {
     }
 }
 
+/// The mappings of a user namespace that is there: the kernel shows them by way of a process in it.
+pub fn id_maps_of(namespace: BorrowedFd<'_>) -> Result<IdMaps> {
+    use std::io::{Read, Write};
+    let (mut ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+    match process::clone(0, None)? {
+        Clone::Child => {
+            drop(ours);
+            if init::join::enter(namespace, libc::CLONE_NEWUSER).is_ok() {
+                let _ = theirs.write_all(b"1");
+            }
+            // Until the other side is done, or dead.
+            let _ = theirs.read(&mut [0]);
+            process::exit_now(0)
+        }
+        Clone::Parent { pid, .. } => {
+            drop(theirs);
+            let read = |name: &str| {
+                let path = format!("/proc/{pid}/{name}");
+                fs::read_to_string(&path)
+                    .map(|text| parse_id_map(&text))
+                    .with_context(|| format!("reading {path}"))
+            };
+            let maps = match ours.read(&mut [0]) {
+                Ok(1) => read("uid_map").and_then(|uids| Ok(IdMaps { uids, gids: read("gid_map")? })),
+                _ => Err(Error::new(Kind::System, "joining the user namespace, to see its mappings, failed")),
+            };
+            let _ = process::kill(pid, libc::SIGKILL);
+            reap(pid);
+            maps
+        }
+    }
+}
+
+fn parse_id_map(text: &str) -> Vec<IdMapping> {
+    let line = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
+        let mut next = || numbers.next().flatten();
+        Some(IdMapping { container_id: next()?, host_id: next()?, size: next()? })
+    };
+    text.lines().filter_map(line).collect()
+}
+
 fn write_id_maps_unprivileged(pid: i32, ids: &IdMaps) -> Result<()> {
     run_mapper("newuidmap", pid, &ids.uids)?;
     map_gids_unprivileged(pid, ids)

@@ -34,8 +34,8 @@ pub const START_ERROR: &str = "start.err";
 const VERSION: u32 = 1;
 /// What may be in a container's directory while `state.json` isn't there yet, or no more: what is written before it,
 /// and what `remove` takes away after it.
-const WITHOUT_STATE: [&str; 6] =
-    [CONFIG_FILE, ".state.json", "helper.lock", "update.json", "update.tmp", "criu-root"];
+const WITHOUT_STATE: [&str; 7] =
+    [CONFIG_FILE, ".state.json", "helper.lock", "update.json", "update.tmp", "criu-root", "notify"];
 
 /// Where in its life a container is. Never stored: see [`Container::status`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,24 @@ fn of(pid: impl std::fmt::Display, ns: &str) -> String {
     fs::read_link(format!("/proc/{pid}/ns/{ns}")).map(|l| l.display().to_string()).unwrap_or_default()
 }
 
+/// containerd and CRI-O give both, and they agree.
+#[test]
+fn mappings_beside_a_joined_user_namespace_must_be_its_own() {
+    differs!(Runc, "1.1 takes any");
+    differs!(Crun, "1.8.1 takes any");
+    let first = Container::sleeping("userns").user_namespace().up();
+    let path = format!("/proc/{}/ns/user", first.pid());
+    let second = |host: u32| {
+        let map = json!([{ "containerID": 0, "hostID": host, "size": 65536 }]);
+        Container::new("useragain").user_namespace().namespace("user", Some(&path)).with(|c| {
+            c["linux"]["uidMappings"] = map.clone();
+            c["linux"]["gidMappings"] = map;
+        })
+    };
+    second(100_000).run().ok();
+    second(200_000).run().fails_with("non-matching mapping");
+}
+
 #[test]
 fn named_namespaces_are_private_and_others_shared() {
     let c = Container::sleeping("private").namespace("cgroup", None).up();

@@ -1,7 +1,7 @@
 //! `process`: what the container's first process is given, seen from inside.
 
 use integration::console::ConsoleSocket;
-use integration::{differs, eventually, host, skip, Container, Run};
+use integration::{differs, host, peer, skip, Container, Peer, Run};
 use serde_json::json;
 use std::fs;
 
@@ -443,16 +443,86 @@ fn a_first_process_is_the_callers_child() {
     assert_eq!(left, Vec::<i32>::new());
 }
 
+/// The service manager's side of sd_notify(3): every line that came, up to one that begins with `last`.
+fn told(manager: &std::os::unix::net::UnixDatagram, last: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut buffer = [0u8; 4096];
+    manager.set_read_timeout(Some(host::patience())).unwrap();
+    while !lines.iter().any(|line: &String| line.starts_with(last)) {
+        // A descriptor that comes along is closed, which answers a barrier.
+        let length = manager.recv(&mut buffer).expect("a message of the container's");
+        lines.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(String::from));
+    }
+    lines
+}
+
 #[test]
-fn notify_socket_reaches_the_manager() {
-    differs!(Crun, "binds the socket itself");
-    differs!(Runc, "waits for READY=1, which this container doesn't send");
-    let c = Container::sh("notify", "[ -S \"$NOTIFY_SOCKET\" ] && echo there");
-    c.bundle.write();
-    let path = c.bundle.dir.join("notify.sock");
-    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+fn the_manager_hears_that_the_container_is_ready_and_no_more() {
+    differs!(Crun, "binds the manager's own socket");
+    let beside = host::runtime().with_file_name("notifier");
+    let notifier = if beside.exists() { beside } else { env!("CARGO_BIN_EXE_notifier").into() };
+    let container = |name: &str| {
+        let tell = "/notifier WATCHDOG=1 MAINPID=1 'READY=1\nSTATUS=up'";
+        Container::sh(name, &format!("[ -S \"$NOTIFY_SOCKET\" ] && {tell} && exec sleep 1000000"))
+            .prepare(|root| assert!(fs::copy(&notifier, root.join("notifier")).expect("notifier") > 0))
+    };
+    let listen = |c: &Container| {
+        c.bundle.write();
+        let path = c.bundle.dir.join("manager");
+        (std::os::unix::net::UnixDatagram::bind(&path).unwrap(), path)
+    };
+    let check = |c: &Container, lines: &[String], main: u32| {
+        let main = format!("MAINPID={main}");
+        assert!(lines.contains(&"READY=1".into()) && lines.contains(&main), "{}: {main}: {lines:?}", c.id);
+        let other = |l: &&String| !["READY=1", "BARRIER=1", &main].contains(&l.as_str());
+        assert_eq!(lines.iter().find(other), None, "{}", c.id);
+    };
+
+    // runc 1.1 sends no barrier.
+    let last = if peer() == Peer::Runc { "MAINPID=" } else { "BARRIER=1" };
+    let c = container("notifydetached");
+    let (manager, path) = listen(&c);
+    let hear = std::thread::spawn(move || told(&manager, last));
+    let run = c.runtime().args(["run", "--detach", "--bundle"]).args([&c.bundle.dir]).args([&c.id]);
+    run.env("NOTIFY_SOCKET", &path).stdout_to(c.bundle.dir.join("output")).ok();
+    check(&c, &hear.join().unwrap(), c.pid() as u32);
+    c.delete_force().ok();
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+
+    let c = container("notifystart");
+    let (manager, path) = listen(&c);
+    let create = c.runtime().args(["create", "--bundle"]).args([&c.bundle.dir]).args([&c.id]);
+    create.env("NOTIFY_SOCKET", &path).stdout_to(c.bundle.dir.join("output")).ok();
+    let hear = std::thread::spawn(move || told(&manager, last));
+    c.runtime().args(["start", &c.id]).env("NOTIFY_SOCKET", &path).ok();
+    check(&c, &hear.join().unwrap(), c.pid() as u32);
+    c.delete_force().ok();
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+
+    // In the foreground the runtime is the service's main process.
+    let c = container("notifyfront");
+    let (manager, path) = listen(&c);
     let run = c.runtime().args(["run", "--bundle"]).args([&c.bundle.dir]).args([&c.id]);
-    run.env("NOTIFY_SOCKET", &path).ok().says("there");
-    drop(socket);
-    eventually("nothing is left", || c.leftovers().is_empty());
+    let run = run.env("NOTIFY_SOCKET", &path).start();
+    check(&c, &told(&manager, "MAINPID="), run.pid() as u32);
+    drop(manager);
+    c.kill("KILL").ok();
+    run.out().exits(137);
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_container_that_ends_before_it_is_ready_holds_nobody_up() {
+    differs!(Runc, "1.1.5 waits on: it has a zombie for alive");
+    differs!(Crun, "binds the manager's own socket");
+    let c = Container::new("notifyend");
+    c.bundle.write();
+    let path = c.bundle.dir.join("manager");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let run = c.runtime().args(["run", "--detach", "--bundle"]).args([&c.bundle.dir]).args([&c.id]);
+    run.env("NOTIFY_SOCKET", &path).stdout_to(c.bundle.dir.join("output")).ok();
+    manager.set_nonblocking(true).unwrap();
+    assert!(manager.recv(&mut [0; 16]).is_err());
+    c.delete_force().ok();
+    assert_eq!(c.leftovers(), Vec::<String>::new());
 }

@@ -165,6 +165,22 @@ fn named_devices_are_made_and_allowed() {
     c.run().ok().says("1:5 640 5:6 character special file\n1\nfifo");
 }
 
+/// Made anew or there already, it is as config.json has it.
+#[test]
+fn a_device_that_is_there_is_given_its_mode_and_owner() {
+    differs!(Runc, "leaves it as it is");
+    differs!(Crun, "1.8.1 leaves it as it is");
+    let c = Container::sh("devthere", "stat -c '%t:%T %a %u:%g' /opt/there").prepare(|root| {
+        Run::sh("mkdir -p opt && mknod -m 600 opt/there c 1 5").dir(root).ok();
+    });
+    let c = c.with(|c| {
+        c["linux"]["devices"] = json!([
+            { "path": "/opt/there", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 5, "gid": 6 }
+        ]);
+    });
+    c.run().ok().says("1:5 640 5:6");
+}
+
 #[test]
 fn devices_not_allowed_are_denied() {
     let c = Container::sh("denied", "mknod /dev/d c 1 1; head -c 1 /dev/d")
@@ -253,6 +269,48 @@ fn the_cgroup_mount_shows_the_containers_own() {
 fn a_root_without_pivot() {
     let c = Container::sh("nopivot", "ls / | grep -c proc");
     c.run_with(&["--no-pivot"]).ok().says("1");
+}
+
+/// In a user namespace the kernel gives a new procfs only to who sees a whole one already. The container's is masked.
+#[test]
+fn without_pivot_the_hosts_procfs_is_out_of_reach() {
+    differs!(Crun, "1.8.1 leaves it mounted");
+    let script =
+        "unshare -U -r -m -p -f mount -t proc proc /tmp && echo whole; unshare -U -r true && echo tried";
+    let c = Container::sh("nopivotproc", script).with(|c| {
+        c["linux"]["maskedPaths"] = json!(["/proc/kcore", "/proc/sys"]);
+    });
+    let out = c.run_with(&["--no-pivot"]);
+    assert_eq!(out.stdout, "tried\n", "{out}");
+    for propagation in ["private", "rprivate"] {
+        let c = Container::new("nopivotprivate").with(|c| {
+            c["linux"]["rootfsPropagation"] = propagation.into();
+        });
+        c.run_with(&["--no-pivot"]).fails_with("is not safe without pivot_root");
+    }
+}
+
+#[test]
+fn what_would_be_mounted_in_the_wrong_place_is_refused() {
+    differs!(Runc, "1.1 looks at the source of a bind alone, and mounts on the root");
+    differs!(Crun, "1.8.1 mounts it");
+    let mount = |to: &str, kind: &str, from: &str, options: &[&str]| {
+        let mount = json!({ "destination": to, "type": kind, "source": from, "options": options });
+        let links = |root: &std::path::Path| {
+            std::os::unix::fs::symlink("/", root.join("top")).unwrap();
+            std::os::unix::fs::symlink("/proc", root.join("to-proc")).unwrap();
+        };
+        Container::new("wrongplace").prepare(links).mount(mount)
+    };
+    for to in ["/proc", "/to-proc"] {
+        mount(to, "tmpfs", "tmpfs", &[]).run().fails_with("not of type proc");
+        mount(to, "bind", "/etc", &["bind"]).run().fails_with("not of type proc");
+    }
+    mount("/proc", "bind", "/proc", &["rbind"]).run().ok();
+    for to in ["/", "/top", "/bin/.."] {
+        mount(to, "tmpfs", "tmpfs", &[]).run().fails_with("is on the top of rootfs");
+        mount(to, "bind", "/etc", &["bind"]).run().fails_with("is on the top of rootfs");
+    }
 }
 
 /// Images have /etc/resolv.conf or /var/run as links to what isn't there yet.

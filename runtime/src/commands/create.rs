@@ -5,6 +5,7 @@ use crate::cli;
 use crate::create::{self, Created, Mode};
 use crate::error::Result;
 use crate::foreground::{self, Foreground};
+use crate::notify::Notify;
 use crate::spec::Hooks;
 
 pub fn create(setting: &Setting, args: &cli::Create) -> Result<u8> {
@@ -25,17 +26,29 @@ pub fn run(setting: &Setting, args: &cli::Run) -> Result<u8> {
     };
     let Created { mut container, mut child, spec, console } =
         create::create(setting, &args.create, Mode::Run { detach: args.detach })?;
+    let notify = Notify::open(container.path());
     let started = start::network(&mut container, child.pid)
-        .and_then(|()| child.go())
-        .and_then(|()| child.await_exec())
-        .and_then(|()| start::poststart(&container, spec.hooks.as_ref().unwrap_or(&Hooks::default())));
-    if let Err(e) = started {
-        child.kill();
-        create::give_up(&container, "run");
-        return Err(e);
-    }
-    let Some(foreground) = foreground else { return Ok(0) };
-    let code = foreground.stay(child.pid, console);
+        .and(notify)
+        .and_then(|notify| child.go().map(|()| notify))
+        .and_then(|notify| child.await_exec().map(|()| notify))
+        .and_then(|notify| {
+            start::poststart(&container, spec.hooks.as_ref().unwrap_or(&Hooks::default())).map(|()| notify)
+        });
+    let notify = match started {
+        Ok(notify) => notify,
+        Err(e) => {
+            child.kill();
+            create::give_up(&container, "run");
+            return Err(e);
+        }
+    };
+    let Some(foreground) = foreground else {
+        if let (Some(notify), Some(init)) = (notify, container.state.init) {
+            notify.wait(init);
+        }
+        return Ok(0);
+    };
+    let code = foreground.stay(child.pid, console, notify.as_ref());
     if !args.keep {
         super::delete::destroy(&container)?;
     }

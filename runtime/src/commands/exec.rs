@@ -53,7 +53,7 @@ pub fn run(setting: &Setting, args: &cli::Exec) -> Result<u8> {
     }
     match foreground {
         None => Ok(0),
-        Some(foreground) => foreground.stay(child.pid, console).map(foreground::exit_code),
+        Some(foreground) => foreground.stay(child.pid, console, None).map(foreground::exit_code),
     }
 }
 

@@ -54,7 +54,7 @@ pub fn run(setting: &Setting, args: &Restore) -> Result<u8> {
         return Err(e);
     }
     let Some(foreground) = foreground else { return Ok(0) };
-    let code = foreground.stay(restored.pid, restored.master);
+    let code = foreground.stay(restored.pid, restored.master, None);
     super::delete::destroy(&container)?;
     code.map(foreground::exit_code)
 }

@@ -7,6 +7,7 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use super::{kill, Setting, LOCK_DEADLINE};
 use crate::error::{Context, Error, Kind, Result};
 use crate::hooks;
+use crate::notify::Notify;
 use crate::spec::{Hooks, Spec};
 use crate::state::{Container, Status, START_ERROR};
 
@@ -23,6 +24,7 @@ pub fn run(setting: &Setting, id: &str) -> Result<u8> {
     if let Some(init) = container.state.init {
         network(&mut container, init.pid)?;
     }
+    let notify = Notify::open(container.path())?;
     release(&container)?;
     drop(lock);
     if let Err(e) = poststart(&container, &later_hooks(&container)?) {
@@ -32,6 +34,9 @@ pub fn run(setting: &Setting, id: &str) -> Result<u8> {
             let _ = kill::end(&container, init);
         }
         return Err(e);
+    }
+    if let (Some(notify), Some(init)) = (notify, container.state.init) {
+        notify.wait(init);
     }
     Ok(0)
 }

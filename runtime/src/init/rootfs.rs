@@ -141,8 +141,15 @@ impl Prepared {
         nix::unistd::chdir("/").context("entering the new root")
     }
 
-    /// `--no-pivot`, for a root on a ramfs: weaker, since the old root stays mounted below.
+    /// `--no-pivot`, for a root on a ramfs: weaker, since the old root stays mounted below. The kernel lets a user namespace
+    /// mount a new procfs or sysfs where one is to be had that nothing covers, and would take the host's for it.
     fn move_root(&self) -> Result<()> {
+        let own = std::fs::read_link(via(self.root())).context("looking where rootfs is")?;
+        let table =
+            std::fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+        for place in whole_pseudo_mounts(&table).filter(|place| !place.starts_with(&own)) {
+            hide(&place).with_context(|| format!("hiding the host's {}", place.display()))?;
+        }
         mount(Some("."), "/", NONE, MsFlags::MS_MOVE, NONE).context("moving rootfs to /")?;
         nix::unistd::chroot(".").context("chroot")?;
         nix::unistd::chdir("/").context("entering the new root")
@@ -200,6 +207,35 @@ impl Prepared {
     }
 }
 
+/// Where a procfs or sysfs is mounted from its root on, by a mount table.
+fn whole_pseudo_mounts(table: &str) -> impl Iterator<Item = PathBuf> + '_ {
+    table.lines().filter_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, place) = (fields.next()?, fields.next()?);
+        let pseudo = matches!(file_system.split(' ').next(), Some("proc" | "sysfs"));
+        // As seq_path(3) of the kernel writes it.
+        let plain =
+            place.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
+        (pseudo && root == "/").then(|| PathBuf::from(plain))
+    })
+}
+
+/// Unmounts, for this mount namespace alone; what may not be unmounted is covered.
+fn hide(place: &Path) -> Result<()> {
+    match mount(NONE, place, NONE, flags(libc::MS_SLAVE | libc::MS_REC), NONE) {
+        // It went with one above it.
+        Err(Errno::ENOENT | Errno::EINVAL) => return Ok(()),
+        other => other?,
+    }
+    match umount2(place, MntFlags::MNT_DETACH) {
+        Err(Errno::EINVAL | Errno::EPERM) => {
+            Ok(mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), NONE)?)
+        }
+        other => Ok(other?),
+    }
+}
+
 /// Keeps the mount's other flags: in a user namespace they may be locked.
 fn remount_readonly(fd: BorrowedFd<'_>) -> Result<()> {
     match sys::mount_setattr(fd, false, libc::MOUNT_ATTR_RDONLY, 0, None) {
@@ -217,4 +253,19 @@ pub fn finish(plan: &RootfsPlan) -> Result<()> {
         mount(NONE, "/", NONE, flags(propagation), NONE).context("setting linux.rootfsPropagation")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_that_show_all_of_procfs_and_sysfs() {
+        let table = "22 28 0:21 / /proc rw,nosuid shared:12 - proc proc rw\n\
+                     23 28 0:22 / /a\\040b/sys rw - sysfs sysfs rw\n\
+                     24 22 0:21 /sys /x/proc/sys ro - proc proc rw\n\
+                     25 28 8:1 / / rw - ext4 /dev/sda rw\n";
+        let found: Vec<_> = whole_pseudo_mounts(table).collect();
+        assert_eq!(found, [Path::new("/proc"), Path::new("/a b/sys")]);
+    }
 }

@@ -57,6 +57,8 @@ pub struct MountPlan {
     /// For id-mapped mounts.
     pub uids: Vec<IdMapping>,
     pub gids: Vec<IdMapping>,
+    /// The user namespace whose mappings it takes instead: one that is joined.
+    pub ids_of: Option<PathBuf>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -139,6 +141,9 @@ pub fn plan(spec: &Spec, path: &Path, context: &Context<'_>) -> Result<RootfsPla
             && Path::new(&m.destination).components().eq(Path::new("/dev").components())
     });
     let propagation = propagation(linux.rootfs_propagation.as_deref())?;
+    if context.no_pivot && propagation.is_some_and(|p| p & libc::MS_PRIVATE != 0) {
+        invalid!("rootfsPropagation of [r]private is not safe without pivot_root");
+    }
     let process = spec.process.as_ref();
     Ok(RootfsPlan {
         path: path.to_path_buf(),
@@ -199,6 +204,7 @@ fn plan_mount(
     if options.idmap.is_none() && !mappings.0.is_empty() {
         options.idmap = Some(Idmap::One);
     }
+    let mut ids_of = None;
     if options.idmap.is_some() {
         if !matches!(kind, Kind::Bind { .. }) {
             invalid!("mounts: {destination}: id-mapped mounts are for bind mounts only");
@@ -209,7 +215,9 @@ fn plan_mount(
         if mappings.0.is_empty() {
             mappings = (linux.uid_mappings.clone(), linux.gid_mappings.clone());
         }
-        if mappings.0.is_empty() {
+        ids_of = linux.namespaces.iter().find(|n| n.kind == "user").and_then(|n| n.path.as_ref());
+        ids_of = ids_of.filter(|path| mount.uid_mappings.is_empty() && !path.is_empty());
+        if mappings.0.is_empty() && ids_of.is_none() {
             invalid!("mounts: {destination}: an id-mapped mount without uidMappings needs a user namespace whose mappings it takes");
         }
     }
@@ -229,6 +237,7 @@ fn plan_mount(
         label: label.map(Into::into),
         uids: mappings.0,
         gids: mappings.1,
+        ids_of: ids_of.map(PathBuf::from),
     })
 }
 
@@ -399,6 +408,18 @@ mod tests {
         for kind in ["proc", "sysfs", "bind"] {
             assert_eq!(planned(kind, &[]), (String::new(), None), "{kind}");
         }
+    }
+
+    #[test]
+    fn an_idmapped_mount_takes_the_mappings_of_a_joined_namespace() {
+        let plan = |user: serde_json::Value| {
+            let mount =
+                serde_json::json!({"destination": "/a", "source": "/s", "options": ["bind", "idmap"]});
+            plan_of(serde_json::json!({"mounts": [mount], "linux": {"namespaces": [user]}}))
+        };
+        let joined = plan(serde_json::json!({"type": "user", "path": "/proc/7/ns/user"})).unwrap();
+        assert_eq!(joined.mounts[0].ids_of.as_deref(), Some(Path::new("/proc/7/ns/user")));
+        assert!(plan(serde_json::json!({"type": "user"})).is_err());
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::{openat, AtFlags, OFlag, AT_FDCWD};
 use nix::mount::{mount, MsFlags};
-use nix::sys::stat::{fstatat, makedev, mknodat, Mode, SFlag};
+use nix::sys::stat::{fchmodat, fstat, makedev, mknodat, FchmodatFlags, FileStat, Mode, SFlag};
 
 use super::path::{resolve_or_make, Make};
 use super::{via, NONE};
@@ -72,20 +72,33 @@ fn make_node(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, node: &Node, bind: bool)
     }
     let kind = SFlag::from_bits_truncate(node.kind);
     let device = if node.kind == libc::S_IFIFO { 0 } else { makedev(node.major, node.minor) };
-    match mknodat(parent, name, kind, Mode::from_bits_truncate(node.mode), device) {
-        Ok(()) => {}
+    let existed = match mknodat(parent, name, kind, Mode::from_bits_truncate(node.mode), device) {
+        Ok(()) => false,
         Err(Errno::EPERM) => return bind_node(root, path),
-        Err(Errno::EEXIST) => {
-            let found = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-            if found.st_mode & libc::S_IFMT != node.kind || (device != 0 && found.st_rdev != device) {
-                invalid!("the root file system has another file there");
-            }
-        }
+        Err(Errno::EEXIST) => true,
         Err(e) => return Err(e.into()),
+    };
+    // By descriptor from here on: somebody who shares the folder may put another file in the name's place.
+    let made = openat(parent, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    let found = fstat(&made)?;
+    if found.st_mode & libc::S_IFMT != node.kind || (device != 0 && found.st_rdev != device) {
+        invalid!("the root file system has another file there");
     }
+    match own(&made, &found, node) {
+        // A read-only image's own node.
+        Err(Errno::EROFS) if existed => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn own(made: &OwnedFd, found: &FileStat, node: &Node) -> Result<(), Errno> {
     if (node.uid, node.gid) != (0, 0) {
         let owner = (Some(node.uid.into()), Some(node.gid.into()));
-        nix::unistd::fchownat(parent, name, owner.0, owner.1, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        nix::unistd::fchownat(made, "", owner.0, owner.1, AtFlags::AT_EMPTY_PATH)?;
+    }
+    if found.st_mode & 0o7777 != node.mode {
+        let mode = Mode::from_bits_truncate(node.mode);
+        fchmodat(AT_FDCWD, &via(made.as_fd()), mode, FchmodatFlags::FollowSymlink)?;
     }
     Ok(())
 }
@@ -108,7 +121,7 @@ pub fn host_null() -> Result<OwnedFd> {
     let fd =
         nix::fcntl::open("/dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
             .context("opening the host's /dev/null")?;
-    let stat = nix::sys::stat::fstat(&fd).context("looking at the host's /dev/null")?;
+    let stat = fstat(&fd).context("looking at the host's /dev/null")?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != makedev(1, 3) {
         invalid!("the host's /dev/null is not the null device");
     }

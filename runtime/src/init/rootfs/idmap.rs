@@ -49,9 +49,15 @@ fn open(mount: &MountPlan, user_namespace: bool) -> Result<Option<OwnedFd>> {
             .with_context(|| format!("error mounting {:?}: stat {}", mount.destination, source.display()))?,
     };
     if let Some(reach) = mount.options.idmap {
-        let maps = IdMaps { uids: mount.uids.clone(), gids: mount.gids.clone() };
-        let namespace =
-            user_namespace_with(&maps).context("making a user namespace for an id-mapped mount")?;
+        let namespace = match &mount.ids_of {
+            Some(path) => File::open(path)
+                .with_context(|| format!("opening the user namespace {}", path.display()))?
+                .into(),
+            None => {
+                let maps = IdMaps { uids: mount.uids.clone(), gids: mount.gids.clone() };
+                user_namespace_with(&maps).context("making a user namespace for an id-mapped mount")?
+            }
+        };
         sys::mount_setattr(tree.as_fd(), reach == Idmap::Tree, 0, 0, Some(namespace.as_fd())).with_context(
             || format!("mapping the ids of {} (Linux 5.12, and a file system that can)", source.display()),
         )?;

@@ -56,7 +56,7 @@ impl Prepared {
         match &one.kind {
             Kind::Bind { source: from, recursive } => self.bind(one, &path, from, *recursive, source)?,
             Kind::Proc => {
-                let target = self.plain_directory(&path)?;
+                let target = self.plain_directory(&path, true)?;
                 self.mount_new(&target, "proc", &one.source, &one.options)?;
                 let mounted = resolve_plain(self.root(), &path)?;
                 if !is_on_procfs(mounted.as_fd()) {
@@ -104,11 +104,24 @@ impl Prepared {
     }
 
     fn directory(&self, path: &Path) -> Result<OwnedFd> {
-        self.guarded(resolve_or_make(self.root(), path, Make::Directory)?)
+        self.guarded(resolve_or_make(self.root(), path, Make::Directory)?, false)
+    }
+
+    /// Where the target really is, below the root.
+    ///
+    /// # Errors
+    /// When it is the root: what is mounted there would take its place, or nobody would see it.
+    fn inside(&self, target: &OwnedFd) -> Result<PathBuf> {
+        let real = std::fs::read_link(via(target.as_fd()))?;
+        let base = std::fs::read_link(via(self.root()))?;
+        if real == base {
+            invalid!("mountpoint {real:?} is on the top of rootfs {base:?}");
+        }
+        Ok(real.strip_prefix(&base).unwrap_or(&real).to_path_buf())
     }
 
     /// /proc and /sys must be what they seem, or what is written there later goes elsewhere.
-    fn plain_directory(&self, path: &Path) -> Result<OwnedFd> {
+    fn plain_directory(&self, path: &Path, procfs: bool) -> Result<OwnedFd> {
         let target = match resolve_plain(self.root(), path) {
             Err(Errno::ENOENT) => resolve_or_make(self.root(), path, Make::Directory)?,
             Err(Errno::ELOOP) => invalid!("filesystem must be mounted on ordinary directory"),
@@ -117,24 +130,32 @@ impl Prepared {
         if nix::sys::stat::fstat(&target)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
             invalid!("filesystem must be mounted on ordinary directory");
         }
+        if self.inside(&target)? == Path::new("proc") && !procfs {
+            invalid!("\"/proc\" cannot be mounted because it is not of type proc");
+        }
         Ok(target)
     }
 
-    /// Refuses a target on procfs that isn't on the list. By where the target really is, not by its name.
-    fn guarded(&self, target: OwnedFd) -> Result<OwnedFd> {
+    /// Refuses a target on procfs that isn't on the list, and /proc for anything that isn't one. By where the target really
+    /// is, not by its name.
+    fn guarded(&self, target: OwnedFd, procfs: bool) -> Result<OwnedFd> {
+        let inside = self.inside(&target)?;
+        if inside == Path::new("proc") {
+            return match procfs {
+                true => Ok(target),
+                false => invalid!("\"/proc\" cannot be mounted because it is not of type proc"),
+            };
+        }
         if !is_on_procfs(target.as_fd()) {
             return Ok(target);
         }
-        let real = std::fs::read_link(via(target.as_fd()))?;
-        let base = std::fs::read_link(via(self.root()))?;
-        let inside = real.strip_prefix(&base).unwrap_or(&real);
         let allowed = |below: &str| Path::new("proc").join(below) == inside;
         if PROC_OVERMOUNTS.iter().any(|p| allowed(p)) || allowed(PROC_OVERMOUNT_FIPS) {
             return Ok(target);
         }
         invalid!(
             "{:?} cannot be mounted because it is inside /proc",
-            Path::new("/").join(inside).display().to_string()
+            Path::new("/").join(&inside).display().to_string()
         )
     }
 
@@ -186,7 +207,11 @@ impl Prepared {
             None => std::fs::metadata(from).with_context(|| format!("stat {}", from.display()))?.is_dir(),
         };
         let make = if is_directory { Make::Directory } else { Make::File };
-        let target = self.guarded(resolve_or_make(self.root(), path, make)?)?;
+        let procfs = match opened {
+            Some(fd) => is_on_procfs(fd),
+            None => is_procfs(from),
+        };
+        let target = self.guarded(resolve_or_make(self.root(), path, make)?, procfs)?;
         let on_directory = nix::sys::stat::fstat(&target)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         if on_directory != is_directory {
             // What mount(2) says, and Docker looks for; move_mount(2) has EINVAL.
@@ -220,7 +245,7 @@ impl Prepared {
     }
 
     fn sysfs(&self, path: &Path, source: &str, options: &Options) -> Result<()> {
-        let target = self.plain_directory(path)?;
+        let target = self.plain_directory(path, false)?;
         match self.mount_new(&target, "sysfs", source, options) {
             // Somebody else's network namespace: only the host's sysfs can be shown.
             Err(e) if e.errno() == Some(libc::EPERM) => {
@@ -239,7 +264,7 @@ impl Prepared {
         let exists = existing.is_ok();
         let target = match existing {
             Err(Errno::ENOENT) => self.directory(path)?,
-            other => self.guarded(other?)?,
+            other => self.guarded(other?, false)?,
         };
         let mut options = options.clone();
         if exists && !options.data.split(',').any(|o| o.starts_with("mode=")) {
@@ -303,7 +328,7 @@ impl Prepared {
     }
 
     fn cgroup_v2(&self, path: &Path, options: &Options, fallback: &Path) -> Result<()> {
-        let target = self.plain_directory(path)?;
+        let target = self.plain_directory(path, false)?;
         match self.mount_new(&target, "cgroup2", "cgroup", options) {
             // In a user namespace without a cgroup namespace of its own.
             Err(e) if matches!(e.errno(), Some(libc::EPERM | libc::EBUSY)) => {
@@ -316,6 +341,11 @@ impl Prepared {
             other => other,
         }
     }
+}
+
+fn is_procfs(path: &Path) -> bool {
+    use nix::sys::statfs::{statfs, PROC_SUPER_MAGIC};
+    statfs(path).is_ok_and(|s| s.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 fn open_tree(from: &Path, recursive: bool) -> Result<OwnedFd, Errno> {
