@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{invalid, Error, Kind, Result};
-use crate::layout::{join, Layout, Mode, Version};
+use crate::layout::{join, Hierarchy, Layout, Mode, Version};
 
 /// Who makes cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +115,19 @@ impl Location {
     pub fn branch(&self, controller: &str) -> Option<&Branch> {
         let v1 = self.branches.iter().find(|b| b.controllers.iter().any(|c| c == controller));
         v1.or_else(|| self.unified())
+    }
+
+    /// Where the caller itself is.
+    ///
+    /// # Errors
+    /// If `/proc/self/cgroup` can't be read.
+    pub fn of_caller(layout: &Layout) -> Result<Location> {
+        let branch = |h: &Hierarchy| {
+            let (version, controllers, mount) = (h.version, h.controllers.clone(), h.mount.clone());
+            Ok(Branch { version, controllers, path: h.own()?, mount })
+        };
+        let branches = layout.hierarchies.iter().map(branch).collect::<Result<_>>()?;
+        Ok(Location { mode: layout.mode, branches, unit: None, explicit: false })
     }
 
     /// The directory in the version 2 hierarchy.

@@ -8,7 +8,7 @@ use cgroup::{Cgroup, Layout, Location};
 
 use crate::commands::{delete, Setting};
 use crate::error::{Context, Error, Kind, Result};
-use crate::init::attrs::rdt;
+use crate::init::attrs::rdt::{self, Rdt};
 use crate::init::{rootfs, Init, Root, Start};
 use crate::link::Request;
 use crate::plan::rootfs::RootfsPlan;
@@ -106,7 +106,9 @@ pub fn create(setting: &Setting, args: &cli::Create, mode: Mode) -> Result<Creat
     // All that read and decided is behind us; so the largest part of the program isn't resident at once.
     memory::leave_text();
     let mut container = setting.store.create(&args.id)?;
-    let begun = begin(setting, &mut container, &bundle, &decided);
+    container.state.has_keyring = decided.plan.keyring.is_some();
+    let Decided { plan, location, knobs, .. } = &decided;
+    let begun = begin(setting, &mut container, &bundle, location.as_ref(), knobs, plan.rdt.as_ref());
     let made = begun.and_then(|()| {
         let opened = Opened { console_socket, pidfd_socket, pid_file, preserve_fds };
         make(setting, &mut container, &bundle.spec, &mut decided, opened, mode)
@@ -123,6 +125,10 @@ pub fn create(setting: &Setting, args: &cli::Create, mode: Mode) -> Result<Creat
 /// After a failure, with its process dead: the end that a container has in any case, with its poststop hooks
 /// (runtime-spec, lifecycle 3 to 5: continue at 12). What createRuntime hooks made is theirs to take away.
 pub fn give_up(container: &Container, verb: &str) {
+    if container.is_replaced() {
+        // It was deleted meanwhile, with all that was made, and its name is another's now.
+        return;
+    }
     if let Err(left) = delete::destroy(container) {
         log::error!("after a failed {verb}: {left}; `delete --force {}` tries again", container.state.id);
     }
@@ -146,8 +152,13 @@ fn decide(setting: &Setting, args: &cli::Create, bundle: &Bundle) -> Result<Deci
     let flags: Vec<_> = args.knobs.iter().cloned().chain(class).collect();
     let rootfs = bundle.rootfs()?;
     let Limited { layout, location, knobs } = limited(setting, &args.id, spec, &rootfs, &flags)?;
+    // Without a cgroup of its own, the container is in ours.
+    let shown = match &location {
+        Some(location) => Some(location.clone()),
+        None => Location::of_caller(&layout).ok(),
+    };
     let context = crate::plan::rootfs::Context {
-        location: location.as_ref(),
+        location: shown.as_ref(),
         rootless: setting.rootless,
         no_pivot: args.no_pivot,
     };
@@ -183,8 +194,15 @@ pub fn limited(
     Ok(Limited { layout, location, knobs })
 }
 
-/// Writes down what is going to be done, before any of it is.
-fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle, decided: &Decided) -> Result<()> {
+/// Writes down what is going to be done, before any of it is: alike for a new container and for one that comes back.
+pub fn begin(
+    setting: &Setting,
+    container: &mut Container,
+    bundle: &Bundle,
+    location: Option<&Location>,
+    knobs: &crate::knobs::Applied,
+    rdt: Option<&Rdt>,
+) -> Result<()> {
     let state = &mut container.state;
     state.oci_version = bundle.spec.oci_version.clone();
     state.bundle = bundle.path.clone();
@@ -192,14 +210,13 @@ fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle, decided:
     state.owner = setting.owner();
     state.annotations = bundle.spec.annotations.clone();
     state.rootless = setting.rootless;
-    state.shares_pid_namespace = !decided.plan.namespaces.makes(libc::CLONE_NEWPID);
-    state.cgroup = decided.location.clone();
-    state.undo.extend(decided.location.clone().map(Undo::Cgroup));
-    state.knobs = decided.knobs.saved.clone();
-    state.has_keyring = decided.plan.keyring.is_some();
+    state.shares_pid_namespace = !bundle.spec.makes_namespace("pid");
+    state.cgroup = location.cloned();
+    state.undo.extend(location.cloned().map(Undo::Cgroup));
+    state.knobs = knobs.saved.clone();
     state.monitored = crate::commands::monitor::asks();
     state.has_later_hooks = bundle.spec.hooks.as_ref().is_some_and(Hooks::has_later);
-    if let (Some(rdt), Some(root)) = (&decided.plan.rdt, rdt::root()) {
+    if let (Some(rdt), Some(root)) = (rdt, rdt::root()) {
         // The monitoring group lies in the class, and goes first: the list is walked backwards.
         state.undo.extend(rdt.to_undo(&root).into_iter().rev().map(Undo::Resctrl));
     }
@@ -426,7 +443,8 @@ pub fn inherited_fds(preserve: u32) -> Result<u32> {
     Ok((end - 3).unsigned_abs())
 }
 
-fn check_terminal(spec: &Spec, mode: Mode, socket: bool) -> Result<()> {
+/// Refuses a terminal that nobody would have, and a socket for none.
+pub fn check_terminal(spec: &Spec, mode: Mode, socket: bool) -> Result<()> {
     let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
     let detached = mode != Mode::Run { detach: false };
     match (terminal, detached, socket) {

@@ -35,6 +35,14 @@ pub struct Spec {
     pub linux: Option<Linux>,
 }
 
+impl Spec {
+    /// Whether the container gets a namespace of that kind that is new.
+    pub fn makes_namespace(&self, kind: &str) -> bool {
+        let is_new = |n: &Namespace| n.kind == kind && n.path.as_deref().unwrap_or_default().is_empty();
+        self.linux.as_ref().is_some_and(|linux| linux.namespaces.iter().any(is_new))
+    }
+}
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Root {

@@ -165,7 +165,8 @@ impl Store {
         self.root.join(id)
     }
 
-    /// Makes the directory of a new container and locks it.
+    /// Makes the directory of a new container. It is not locked: one whose `create` hangs, say in a hook, can be deleted
+    /// with force. That `create` then fails, at the latest where it saves its state.
     ///
     /// # Errors
     /// `Kind::Exists` if the ID is taken.
@@ -305,6 +306,13 @@ impl Container {
                 Err((_, e)) => return Err(Error::from(e).context(format!("locking {}", self.path.display()))),
             }
         }
+    }
+
+    /// Whether another container has the name by now: this one was deleted while somebody worked on it.
+    pub fn is_replaced(&self) -> bool {
+        let own = nix::sys::stat::fstat(&self.dir).map(|s| (s.st_dev, s.st_ino));
+        let found = nix::sys::stat::stat(&self.path).map(|s| (s.st_dev, s.st_ino));
+        found.is_ok() && found != own
     }
 
     fn reload(&mut self) -> Result<()> {

@@ -219,3 +219,32 @@ fn systemd_knows_the_scope() {
     };
     eventually("the scope is gone", gone);
 }
+
+#[test]
+fn version_2_is_mounted_where_it_is_named() {
+    let point =
+        json!({ "destination": "/mnt", "type": "cgroup2", "source": "cgroup2", "options": ["ro", "nosuid"] });
+    let c = Container::new("cgroup2").args(&["cat", "/proc/self/mountinfo"]).namespace("cgroup", None);
+    let out = c.mount(point).run().ok().stdout;
+    let line = out.lines().find(|l| l.split(' ').nth(4) == Some("/mnt")).unwrap_or_else(|| panic!("{out}"));
+    assert!(line.contains(" - cgroup2 "), "{line}");
+}
+
+/// Without a cgroup of its own a container is shown its caller's, of the version that the host has.
+#[test]
+fn the_callers_cgroups_are_shown_to_who_has_none() {
+    if integration::peer() != integration::Peer::Hydra || host::systemd_driver() {
+        integration::skip!("no such manager");
+    }
+    let point =
+        json!({ "destination": "/mnt", "type": "cgroup", "source": "cgroup", "options": ["ro", "nosuid"] });
+    let c = Container::new("nocgroup").args(&["cat", "/proc/self/mountinfo"]).mount(point);
+    c.bundle.write();
+    let run = c.runtime().args(["--cgroup-manager", "disabled", "run", "--bundle"]);
+    let out = run.args([&c.bundle.dir]).args([&c.id]).out().ok().stdout;
+    let shows = |kind: &str| out.lines().any(|l| l.contains(" /mnt") && l.contains(&format!(" - {kind} ")));
+    match host::cgroups() {
+        host::Cgroups::V2 => assert!(shows("cgroup2"), "{out}"),
+        _ => assert!(shows("cgroup"), "{out}"),
+    }
+}

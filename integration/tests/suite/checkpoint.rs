@@ -152,3 +152,33 @@ fn memory_can_be_written_beforehand() {
     restore(&c, &images.join("second"));
     goes_on(&c, before);
 }
+
+/// It ends as one that was created would: with its hooks.
+#[test]
+fn a_restored_container_has_its_poststop_hooks() {
+    criu!();
+    let c = Container::sh("restorehook", "exec sleep 1000000 </dev/null >/dev/null 2>&1");
+    let log = c.bundle.dir.join("poststop");
+    let script = format!("echo ran >>{}", log.display());
+    let hook = serde_json::json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    let c = c.with(|config| config["hooks"]["poststop"] = hook).up();
+    let images = images(&c);
+    checkpoint(&c, &images, &[]);
+    let _ = fs::remove_file(&log);
+    restore(&c, &images);
+    c.kill("KILL").ok();
+    c.wait_for("stopped");
+    c.delete().ok();
+    assert_eq!(fs::read_to_string(&log).unwrap_or_default(), "ran\n");
+}
+
+#[test]
+fn a_terminal_needs_a_socket_after_a_restore_too() {
+    differs!(Crun, "Debian's is built without criu");
+    let c = Container::sleeping("restoretty").with(|c| c["process"]["terminal"] = true.into());
+    c.bundle.write();
+    let verb =
+        c.runtime().args(["restore", "--detach", "--image-path"]).args([images(&c)]).args(["--bundle"]);
+    verb.args([&c.bundle.dir]).args([&c.id]).out().fails_with("cannot allocate tty");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}

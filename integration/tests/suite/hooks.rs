@@ -1,6 +1,6 @@
 //! Hooks of all six kinds: when, where, with what, and what happens when they fail.
 
-use integration::{differs, Container, Peer};
+use integration::{differs, eventually, skip, Container, Peer};
 use serde_json::{json, Value};
 use std::fs;
 
@@ -166,7 +166,7 @@ fn a_failing_poststart_hook_ends_all_of_the_container() {
     c.start().fails_with("exit status 7");
     c.wait_for("stopped");
     let rest: i32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
-    integration::eventually("the rest is gone", || !integration::host::alive(rest));
+    eventually("the rest is gone", || !integration::host::alive(rest));
     c.delete().ok();
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
@@ -278,4 +278,40 @@ fn a_hooks_path_must_be_absolute() {
     let c = Container::new("hookpath")
         .with(|config| config["hooks"]["createRuntime"] = json!([{ "path": "sh" }]));
     c.create().fails();
+}
+
+/// A create that hangs can be deleted, and what it does afterwards harms nobody who has its name by then.
+#[test]
+fn a_create_that_hangs_in_a_hook_can_be_deleted() {
+    if integration::peer() != Peer::Hydra {
+        skip!("what becomes of the other create is a promise that only this runtime makes");
+    }
+    let c = Container::sleeping("hanging");
+    let file = |name: &str| c.bundle.dir.join(name);
+    let (begun, go) = (file("begun"), file("go"));
+    let (b, g) = (begun.display().to_string(), go.display().to_string());
+    let script = format!("test ! -e {b} || exit 0; touch {b}; while test ! -e {g}; do sleep 0.05; done");
+    let c = c.with(|config| config["hooks"]["createRuntime"] = hook(&script));
+    c.bundle.write();
+    for again in [false, true] {
+        let _ = fs::remove_file(&begun);
+        let _ = fs::remove_file(&go);
+        let create = c.runtime().args(["create", "--bundle"]).args([&c.bundle.dir]).args([&c.id]).start();
+        eventually("it is in the hook", || begun.exists());
+        c.delete_force().ok();
+        assert_eq!(c.leftovers(), Vec::<String>::new());
+        if again {
+            c.create().ok();
+        }
+        fs::write(&go, "").unwrap();
+        create.out().fails();
+        match again {
+            false => assert_eq!(c.leftovers(), Vec::<String>::new()),
+            true => {
+                assert_eq!(c.status(), "created");
+                c.start().ok();
+                assert_eq!(c.status(), "running");
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 use integration::stepper::{self, Calls, Whose};
 use integration::{host, skip, Container, Peer};
+use serde_json::json;
 use std::process::{Command, Stdio};
 
 /// A container all of whose processes carry its name.
@@ -30,22 +31,22 @@ fn check(c: &Container, what: &str) {
     assert_eq!(host::processes_with(&c.id), Vec::<i32>::new(), "{what}: processes stay");
 }
 
-/// The numbers of the calls at which to kill: all, or enough to see the shape.
-fn moments(calls: usize) -> impl Iterator<Item = usize> {
-    let step = if host::quick() { (calls / 25).max(1) } else { 1 };
+/// The numbers of the calls at which to kill: every `step`th, or enough to see the shape.
+fn moments(calls: usize, step: usize) -> impl Iterator<Item = usize> {
+    let step = if host::quick() { (calls / 25).max(1) } else { step };
     (1..=calls).step_by(step)
 }
 
-/// Kills `verb` and its children at each of their calls, every time from the state that `before` makes.
+/// Kills `verb` and its children at each of their calls, or at every `step`th, every time from the state that `before` makes.
 #[track_caller]
-fn at_every_call(c: &Container, verb: &[&str], whose: &[Whose], before: impl Fn()) {
+fn at_every_call(c: &Container, verb: &[&str], whose: &[Whose], step: usize, before: impl Fn()) {
     c.bundle.write();
     let devices = devices();
     before();
     let calls = stepper::run(command(c, verb), None);
     check(c, "undisturbed");
     for &whose in whose {
-        for n in moments(calls.of(whose)) {
+        for n in moments(calls.of(whose), step) {
             before();
             let end = stepper::run(command(c, verb), Some((whose, n)));
             let what = format!("{verb:?} killed at call {n} of {calls:?}, {whose:?}");
@@ -71,16 +72,19 @@ fn devices() -> Vec<String> {
 
 macro_rules! killed {
     ($name:ident: $args:expr, $before:expr, $whose:expr, |$id:ident, $dir:ident| $verb:expr) => {
+        killed!($name: container(stringify!($name), &$args), $before, $whose, |$id, $dir| $verb, every 1);
+    };
+    ($name:ident: $container:expr, $before:expr, $whose:expr, |$id:ident, $dir:ident| $verb:expr, every $step:expr) => {
         #[test]
         fn $name() {
             if integration::peer() != Peer::Hydra {
                 skip!("a promise that only this runtime makes");
             }
-            let c = container(stringify!($name), &$args);
+            let c = $container;
             let $id = c.id.clone();
             let $dir = c.bundle.dir.to_str().unwrap().to_string();
             let before: fn(&Container) = $before;
-            at_every_call(&c, &$verb, &$whose, || before(&c));
+            at_every_call(&c, &$verb, &$whose, $step, || before(&c));
         }
     };
 }
@@ -103,10 +107,21 @@ fn paused(c: &Container) {
 
 const SLEEP: [&str; 2] = ["sleep", "1000000"];
 
+/// In a user namespace, with a hook of each kind that `create` runs, and one for the end.
+fn with_users_and_hooks(name: &str) -> Container {
+    let hook = json!([{ "path": "/bin/true" }]);
+    container(name, &SLEEP).user_namespace().with(|c| {
+        for kind in ["createRuntime", "createContainer", "poststop"] {
+            c["hooks"][kind] = hook.clone();
+        }
+    })
+}
+
 const BOTH: [Whose; 2] = [Whose::Program, Whose::Children];
 const PROGRAM: [Whose; 1] = [Whose::Program];
 
 killed!(create: SLEEP, nothing, BOTH, |id, dir| ["create", "--bundle", &dir, &id]);
+killed!(create_with_users_and_hooks: with_users_and_hooks("users"), nothing, BOTH, |id, dir| ["create", "--bundle", &dir, &id], every 4);
 killed!(start: SLEEP, created, PROGRAM, |id, _dir| ["start", &id]);
 killed!(run: ["true"], nothing, BOTH, |id, dir| ["run", "--bundle", &dir, &id]);
 killed!(run_detached: SLEEP, nothing, PROGRAM, |id, dir| ["run", "--detach", "--bundle", &dir, &id]);

@@ -10,12 +10,13 @@ use nix::mount::{mount, MsFlags};
 use super::checkpoint::{namespace_path, Images, DESCRIPTORS, EXTERNAL_NAMESPACES};
 use super::{start, Setting};
 use crate::cli::Restore;
-use crate::create::{self, Bundle, Limited};
+use crate::create::{self, Bundle, Limited, Mode};
 use crate::criu::rpc::{self, Options, Switch, Text};
 use crate::criu::{mounts, points, Criu, Notification};
 use crate::error::{Context, Error, Kind, Result};
 use crate::foreground::{self, Foreground};
-use crate::spec::{Hooks, Spec};
+use crate::init::attrs::rdt::{self, Rdt};
+use crate::spec::Spec;
 use crate::state::{self, Container, Status};
 use crate::sys::process;
 use crate::undo::Undo;
@@ -29,6 +30,11 @@ pub fn run(setting: &Setting, args: &Restore) -> Result<u8> {
         args.console_socket.as_deref().map(|p| sockets::connect(p, "console socket")).transpose()?;
     let pid_file = args.pid_file.as_deref().map(std::path::absolute).transpose()?;
     let bundle = Bundle::open(args.bundle.as_deref(), None)?;
+    create::check_terminal(&bundle.spec, Mode::Run { detach: args.detach }, console.is_some())?;
+    let rdt = class_of(&bundle.spec, &args.id)?;
+    if let Some(rdt) = &rdt {
+        rdt.check(rdt::root().as_deref())?;
+    }
     let foreground = match args.detach {
         true => None,
         false => Some(Foreground::begin(!args.no_subreaper)?),
@@ -37,7 +43,8 @@ pub fn run(setting: &Setting, args: &Restore) -> Result<u8> {
     let mut limited = create::limited(setting, &args.id, &bundle.spec, &bundle.rootfs()?, &[])?;
     let mut container = setting.store.create(&args.id)?;
     let mut restored = Restored { pid: 0, master: None, console };
-    let made = begin(setting, &mut container, &bundle, &limited)
+    let Limited { location, knobs, .. } = &limited;
+    let made = create::begin(setting, &mut container, &bundle, location.as_ref(), knobs, rdt.as_ref())
         .and_then(|()| {
             make(setting, args, &mut container, &bundle.spec, &images, &mut limited, &mut restored)
         })
@@ -67,23 +74,6 @@ struct Restored {
     console: Option<OwnedFd>,
 }
 
-/// Writes down what is going to be made.
-fn begin(setting: &Setting, container: &mut Container, bundle: &Bundle, limited: &Limited) -> Result<()> {
-    let state = &mut container.state;
-    state.oci_version = bundle.spec.oci_version.clone();
-    state.bundle = bundle.path.clone();
-    state.rootfs = bundle.rootfs()?;
-    state.owner = setting.owner();
-    state.annotations = bundle.spec.annotations.clone();
-    state.rootless = setting.rootless;
-    state.has_later_hooks = bundle.spec.hooks.as_ref().is_some_and(Hooks::has_later);
-    state.cgroup = limited.location.clone();
-    state.undo.extend(limited.location.clone().map(Undo::Cgroup));
-    state.knobs = limited.knobs.saved.clone();
-    container.save_config(&bundle.config)?;
-    container.save()
-}
-
 fn make(
     setting: &Setting,
     args: &Restore,
@@ -107,7 +97,13 @@ fn make(
     let namespaces = inherit(&mut options, spec, &images.path)?;
     let borrowed: Vec<BorrowedFd<'_>> = namespaces.iter().map(AsFd::as_fd).collect();
     let mut criu = Criu::start_with(setting.global.criu.as_deref(), &borrowed)?;
-    let answer = enter_cgroup(container, spec, limited, criu.pid(), &mut options).and_then(|()| {
+    let entered = enter_cgroup(container, spec, limited, criu.pid(), &mut options);
+    let classed = entered.and_then(|()| match (class_of(spec, &args.id)?, rdt::root()) {
+        // What it restores is in its group, too.
+        (Some(rdt), Some(root)) => rdt.apply(&root, criu.pid()),
+        _ => Ok(()),
+    });
+    let answer = classed.and_then(|()| {
         criu.ask(&rpc::request(rpc::Kind::Restore, Some(&options)), |n| {
             notified(n, container, spec, restored)
         })
@@ -126,6 +122,11 @@ fn make(
     root.release(container)?;
     start::network(container, restored.pid)?;
     crate::knobs::helper::ensure(container.path(), &container.state.knobs)
+}
+
+fn class_of(spec: &Spec, id: &str) -> Result<Option<Rdt>> {
+    let given = spec.linux.as_ref().and_then(|l| l.intel_rdt.as_ref());
+    given.map(|given| rdt::parse(given, id)).transpose()
 }
 
 fn options(

@@ -264,7 +264,8 @@ fn kind(mount: &Mount, options: &mut Options, context: &Context<'_>, cgroup_name
         "proc" => Kind::Proc,
         "sysfs" => Kind::Sysfs,
         "tmpfs" => Kind::Tmpfs,
-        "cgroup" | "cgroup2" => cgroup_kind(context, cgroup_namespace),
+        "cgroup" => cgroup_kind(context, cgroup_namespace),
+        "cgroup2" => cgroup_v2(context, cgroup_namespace),
         fstype => Kind::Other { fstype: fstype.into() },
     })
 }
@@ -273,15 +274,20 @@ fn cgroup_kind(context: &Context<'_>, namespaced: bool) -> Kind {
     let branches = context.location.map_or(&[][..], |l| &l.branches);
     let v1: Vec<Hierarchy> =
         branches.iter().filter(|b| b.version == Version::V1).filter_map(hierarchy).collect();
-    if v1.is_empty() {
-        let own = branches.iter().find(|b| b.version == Version::V2);
-        let fallback = match own {
-            Some(branch) if namespaced => branch.path.clone(),
-            _ => PathBuf::from("/sys/fs/cgroup"),
-        };
-        return Kind::CgroupV2 { fallback };
+    match v1.is_empty() {
+        true => cgroup_v2(context, namespaced),
+        false => Kind::CgroupV1 { namespaced, hierarchies: v1 },
     }
-    Kind::CgroupV1 { namespaced, hierarchies: v1 }
+}
+
+/// Version 2 where it is asked for by name or is all there is.
+fn cgroup_v2(context: &Context<'_>, namespaced: bool) -> Kind {
+    let fallback = match context.location.and_then(Location::unified) {
+        Some(branch) if namespaced => branch.path.clone(),
+        Some(branch) => branch.mount.clone(),
+        None => PathBuf::from("/sys/fs/cgroup"),
+    };
+    Kind::CgroupV2 { fallback }
 }
 
 fn hierarchy(branch: &cgroup::location::Branch) -> Option<Hierarchy> {
