@@ -17,7 +17,7 @@ pub fn all() -> Vec<(String, spec::Seccomp)> {
         let text = match std::fs::read(path) {
             Ok(text) => text,
             Err(_) if INSTALLED.contains(&path) => {
-                println!("SKIP no profile {path}");
+                println!("SKIP+ no profile {path}");
                 continue;
             }
             Err(e) => panic!("the profile {path}: {e}"),
