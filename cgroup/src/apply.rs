@@ -91,7 +91,18 @@ pub enum Undo {
 impl Undo {
     fn run(&self) -> Result<()> {
         match self {
-            Undo::File { dir, file, line } => Dir::open(dir)?.overwrite(file, line),
+            Undo::File { dir, file, line } => {
+                let dir = Dir::open(dir)?;
+                dir.overwrite(file, line).or_else(|refused| {
+                    // What the kernel doesn't take, as the lines of a scheduler that isn't there, it didn't take before
+                    // either: then the old value is still in force.
+                    let text = dir.peek(file).unwrap_or_default();
+                    if shape::present(file, &text, line).split_whitespace().eq(line.split_whitespace()) {
+                        return Ok(());
+                    }
+                    Err(refused)
+                })
+            }
             Undo::Unit { unit, properties } => Manager::connect(unit.user)?.set(&unit.name, properties),
         }
     }

@@ -135,3 +135,10 @@ pub fn config(id: &str) -> Value {
 pub fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {
     json!({ "destination": destination, "type": kind, "source": source, "options": options })
 }
+
+/// Copies a program that is to be executed. By a process of its own: a descriptor of ours, open for writing, would be in
+/// whatever another test forks meanwhile, and executing the copy be refused ("text file busy").
+#[track_caller]
+pub fn copy_program(from: &Path, to: &Path) {
+    crate::Run::new("cp").args([from, to]).ok();
+}

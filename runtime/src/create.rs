@@ -318,7 +318,7 @@ fn make_cgroup(
     resources.devices.extend(cgroup::devices::default_rules());
     let deferred = location.unit.is_some();
     let cgroup = Cgroup::create(&decided.layout, location.clone(), &resources, options)
-        .context("creating the container's cgroup")?;
+        .with_context(|| decided.knobs.making())?;
     for warning in cgroup.warnings() {
         log::warn!("{warning}");
     }

@@ -137,3 +137,14 @@ fn the_later_of_two_writes_holds() {
     t.run().unwrap();
     assert_eq!(fs::read_to_string(tree.0.join("memory.max")).unwrap().trim(), "max");
 }
+
+/// A journal may hold what the kernel doesn't take: undoing that which was never done is no failure.
+#[test]
+fn what_is_in_force_needs_no_undoing() {
+    // Nobody can write to this file.
+    let undo =
+        |line: &str| Undo::File { dir: "/proc/self".into(), file: "personality".into(), line: line.into() };
+    let present = fs::read_to_string("/proc/self/personality").unwrap();
+    recover(&[undo(present.trim())]).unwrap();
+    assert!(recover(&[undo("another")]).is_err());
+}

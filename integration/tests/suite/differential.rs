@@ -7,6 +7,7 @@ mod config;
 mod known;
 
 use config::Random;
+use integration::bundle::copy_program;
 use integration::bundle::template;
 use integration::console::ConsoleSocket;
 use integration::{eventually, host, janitor, peer, Peer, Run};
@@ -196,7 +197,7 @@ fn make_bundle(bundle: &Path, case: &config::Case) {
     fs::copy(template().join("etc/passwd"), rootfs.join("etc/passwd")).expect("passwd");
     fs::set_permissions(rootfs.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("mode");
     // Not a link: the copy is handed to the container's users.
-    fs::copy(probe(), rootfs.join("probe")).expect("probe");
+    copy_program(&probe(), &rootfs.join("probe"));
     if let Some(owner) = case.owner() {
         Run::new("chown").args(["-R".as_ref(), owner.as_ref(), rootfs.as_os_str()]).ok();
         Run::new("chmod").args(["a+rx".as_ref(), janitor::scratch().as_os_str()]).ok();

@@ -1,5 +1,6 @@
 //! `process`: what the container's first process is given, seen from inside.
 
+use integration::bundle::copy_program;
 use integration::console::ConsoleSocket;
 use integration::{differs, host, peer, skip, Container, Peer, Run};
 use serde_json::json;
@@ -465,7 +466,7 @@ fn the_manager_hears_that_the_container_is_ready_and_no_more() {
     let container = |name: &str| {
         let tell = "/notifier WATCHDOG=1 MAINPID=1 'READY=1\nSTATUS=up'";
         Container::sh(name, &format!("[ -S \"$NOTIFY_SOCKET\" ] && {tell} && exec sleep 1000000"))
-            .prepare(|root| assert!(fs::copy(&notifier, root.join("notifier")).expect("notifier") > 0))
+            .prepare(|root| copy_program(&notifier, &root.join("notifier")))
     };
     let listen = |c: &Container| {
         c.bundle.write();

@@ -1,5 +1,6 @@
 //! Attacks that worked on runtimes once. Each test builds the hostile bundle of one CVE and looks for the damage.
 
+use integration::bundle::copy_program;
 use integration::bundle::mount;
 use integration::{differs, host, Container, Run};
 use serde_json::json;
@@ -16,7 +17,7 @@ fn cve_2019_5736_the_runtimes_program_cannot_be_written() {
         .prepare(|root| drop(Run::new("mkfifo").args([root.join("fifo")]).ok()))
         .up();
     let program = c.bundle.dir.join("program");
-    fs::copy(host::runtime(), &program).unwrap();
+    copy_program(&host::runtime(), &program);
     let before = fs::read(&program).unwrap();
     let run = |args: &[&str]| Run::new(&program).args(["--root".as_ref(), c.root.as_os_str()]).args(args);
     // Its log is a fifo without a reader: the runtime waits there, inside the container.

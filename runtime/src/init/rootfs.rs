@@ -26,6 +26,8 @@ pub use idmap::{open_sources, Sources};
 /// A root with everything mounted, not yet entered.
 pub struct Prepared {
     root: OwnedFd,
+    /// Where the root is, as the kernel says it of the descriptor.
+    place: PathBuf,
     /// Mounts that turn read-only once everything in them is made.
     readonly_later: Vec<OwnedFd>,
 }
@@ -55,7 +57,9 @@ pub fn prepare(plan: &RootfsPlan, sources: &Sources) -> Result<Prepared> {
     let root = nix::fcntl::open(&plan.path, directory, Mode::empty())
         .with_context(|| format!("opening rootfs {shown}"))?;
     nix::sys::stat::umask(Mode::empty());
-    let mut prepared = Prepared { root, readonly_later: Vec::new() };
+    let place =
+        std::fs::read_link(via(root.as_fd())).with_context(|| format!("looking for rootfs {shown}"))?;
+    let mut prepared = Prepared { root, place, readonly_later: Vec::new() };
     for (i, one) in plan.mounts.iter().enumerate() {
         prepared.mount(one, sources.of(i)).with_context(|| {
             format!("error mounting {} to rootfs at {:?}", one.describe(), one.destination)

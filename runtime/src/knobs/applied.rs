@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::devices::Resolver;
 use super::layers::{self, Effective, Layers};
-use super::limits::{self, Limits, Placed, Totals, World};
+use super::limits::{self, Ceiling, Limits, Placed, Totals, World};
 use crate::error::{Context, Result};
 use crate::spec::Spec;
 
@@ -34,6 +34,9 @@ pub struct Saved {
     /// The devices that share the totals, as `MAJOR:MINOR`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<String>,
+    /// What of those devices have limits of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caps: Vec<Ceiling>,
     pub follow_mounts: bool,
     /// What raw files said before a knob first set them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -56,6 +59,7 @@ impl Saved {
     /// Takes over what limits came to.
     pub fn note(&mut self, limits: &Limits) {
         self.placed = limits.placed.clone();
+        self.caps = limits.caps.clone();
         self.totals = limits.totals;
         self.shared = limits.shared.iter().map(Device::to_string).collect();
         self.follow_mounts = limits.follow_mounts;
@@ -181,6 +185,19 @@ impl Applied {
             Some(limits) if location.unit.is_some() => Cow::Owned(limits.of_unit(location.mode)),
             Some(limits) => Cow::Borrowed(&limits.resources),
             None => base(spec),
+        }
+    }
+
+    /// What was being done when the cgroup could not be made. The cgroup's own errors name the members of `linux.resources`,
+    /// which people who set knobs never wrote: so these say what the knobs asked for.
+    pub fn making(&self) -> String {
+        let effective = self.saved.layers.effective().unwrap_or_default();
+        let asked = effective.0.iter().filter(|(name, _)| !name.starts_with("net."));
+        let asked: Vec<String> =
+            asked.map(|(name, asked)| format!("{name}: '{}' ({})", asked.text, asked.from)).collect();
+        match asked.is_empty() {
+            true => "creating the container's cgroup".into(),
+            false => format!("creating the container's cgroup with the knobs {}", asked.join(", ")),
         }
     }
 

@@ -19,7 +19,6 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use super::applied::Saved;
-use super::limits::throttle_index;
 use super::stats;
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::{is_alive, ProcessId};
@@ -187,8 +186,7 @@ impl Budget {
             None => None,
         };
         let devices = saved.shared();
-        let caps =
-            saved.placed.iter().filter_map(|p| Some(((throttle_index(&p.knob)?, p.device), p.amount?)));
+        let caps = saved.caps.iter().map(|cap| ((cap.throttle, cap.device), cap.rate));
         Ok(Budget { dir, v1, totals, caps: caps.collect(), counted: None, devices })
     }
 

@@ -89,6 +89,16 @@ pub struct Placed {
     pub selector: String,
 }
 
+/// A single device's own limit in a throttle that a total is shared out by, whoever set it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ceiling {
+    /// Which throttle, in the order of [`Totals::all`].
+    pub throttle: usize,
+    #[serde(with = "number")]
+    pub device: Device,
+    pub rate: u64,
+}
+
 /// Devices as `MAJOR:MINOR`.
 pub mod number {
     use cgroup::block::Device;
@@ -119,6 +129,8 @@ pub struct Limits {
     /// The devices that share the totals.
     pub shared: Vec<Device>,
     /// Limits of the single devices, which no share of a total may exceed.
+    pub caps: Vec<Ceiling>,
+    /// Where knobs for devices ended up.
     pub placed: Vec<Placed>,
     pub follow_mounts: bool,
     /// What holds less than it seems to, as sentences.

@@ -238,10 +238,9 @@ fn keep_split(cgroup: &Cgroup, before: &Saved, new: &mut Limits) {
     let totals = new.totals.all().into_iter().enumerate().filter(|(_, total)| total.is_some());
     for (index, device) in totals.flat_map(|(index, _)| new.shared.iter().map(move |d| (index, *d))) {
         let held = present.iter().find(|(d, _)| *d == device).and_then(|(_, rates)| rates[index]);
-        let own =
-            new.placed.iter().find(|p| p.device == device && limits::throttle_index(&p.knob) == Some(index));
+        let own = new.caps.iter().find(|cap| cap.device == device && cap.throttle == index);
         if let Some(held) = held {
-            let rate = own.and_then(|p| p.amount).map_or(held, |own| own.min(held));
+            let rate = own.map_or(held, |own| own.rate.min(held));
             upsert(throttles(new.resources.block_io.get_or_insert_default(), index), device, rate);
         }
     }

@@ -113,11 +113,15 @@ impl Prepared {
     /// When it is the root: what is mounted there would take its place, or nobody would see it.
     fn inside(&self, target: &OwnedFd) -> Result<PathBuf> {
         let real = std::fs::read_link(via(target.as_fd()))?;
-        let base = std::fs::read_link(via(self.root()))?;
-        if real == base {
-            invalid!("mountpoint {real:?} is on the top of rootfs {base:?}");
+        match real.strip_prefix(&self.place) {
+            Ok(inside) if inside.as_os_str().is_empty() => {
+                invalid!("mountpoint {real:?} is on the top of rootfs {:?}", self.place)
+            }
+            Ok(inside) => Ok(inside.to_path_buf()),
+            Err(_) => {
+                invalid!("mountpoint {real:?} is no longer below rootfs {:?}: somebody moved it", self.place)
+            }
         }
-        Ok(real.strip_prefix(&base).unwrap_or(&real).to_path_buf())
     }
 
     /// /proc and /sys must be what they seem, or what is written there later goes elsewhere.

@@ -6,7 +6,7 @@ use cgroup::block::Device;
 use cgroup::layout::Version;
 use cgroup::resources::{BlockIo, ThrottleDevice, WeightDevice};
 
-use super::{amount, forget_line, Limits, Placed, World};
+use super::{amount, forget_line, Ceiling, Limits, Placed, World};
 use crate::error::{Context, Result};
 use crate::invalid;
 use crate::knobs::layers::Asked;
@@ -177,21 +177,20 @@ pub fn share_totals(limits: &mut Limits, world: &World<'_>) -> Result<()> {
     for (index, total) in limits.totals.all().into_iter().enumerate() {
         let Some(total) = total else { continue };
         for device in &devices {
-            let share = (total / devices.len() as u64).max(1);
-            let share = match forget_rate(&mut limits.resources.unified, *device, index) {
-                Some(own) => share.min(own),
-                None => share,
-            };
+            let raw = forget_rate(&mut limits.resources.unified, *device, index);
             let list = throttles(limits.resources.block_io.get_or_insert_default(), index);
-            upsert(list, *device, capped(share, list, *device));
+            let own = [raw, rate_of(list, *device)].into_iter().flatten().filter(|rate| *rate > 0).min();
+            limits.caps.extend(own.map(|rate| Ceiling { throttle: index, device: *device, rate }));
+            let share = (total / devices.len() as u64).max(1);
+            upsert(list, *device, own.map_or(share, |own| own.min(share)));
         }
     }
     limits.shared = devices;
     Ok(())
 }
 
-/// A share, but no more than the device's own limit.
-fn capped(share: u64, list: &[ThrottleDevice], device: Device) -> u64 {
+/// What a device is limited to.
+fn rate_of(list: &[ThrottleDevice], device: Device) -> Option<u64> {
     let own = list.iter().find(|t| (t.major, t.minor) == (device.major.into(), device.minor.into()));
-    own.map(|t| t.rate).filter(|rate| *rate > 0).map_or(share, |rate| rate.min(share))
+    own.map(|t| t.rate)
 }

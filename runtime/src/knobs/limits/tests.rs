@@ -75,6 +75,15 @@ fn totals_are_shared_out() {
         (got.shared.as_slice(), (!got.totals.is_empty() || got.follow_mounts)),
         ([A, B].as_slice(), true)
     );
+    let caps =
+        |limits: &Limits| limits.caps.iter().map(|c| (c.throttle, c.device, c.rate)).collect::<Vec<_>>();
+    assert_eq!(caps(&got), [(1, A, 2000)]);
+    // What config.json limits is no less a limit: `docker run --device-write-bps`.
+    let base = r#"{"blockIO":{"throttleWriteBpsDevice":[{"major":8,"minor":0,"rate":900}]},"unified":{"io.max":"7:1 wbps=800"}}"#;
+    let base = serde_json::from_str(base).unwrap();
+    let got = on(Version::V2, &base, &[("blkio.total-write-bps", "10kB")]).unwrap();
+    assert_eq!(rates(&got), [(A, 900), (B, 800)]);
+    assert_eq!(caps(&got), [(1, A, 900), (1, B, 800)]);
 }
 
 #[test]
