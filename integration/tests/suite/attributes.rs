@@ -281,8 +281,37 @@ fn a_resctrl_group_is_made_and_taken_away() {
     let c = c.with(|c| c["linux"]["intelRdt"] = json!({ "closID": clos })).up();
     let tasks = fs::read_to_string(root.join(&clos).join("tasks")).unwrap();
     assert!(tasks.lines().any(|l| l == c.pid().to_string()), "{tasks}");
+    let schemata = || fs::read_to_string(root.join(&clos).join("schemata")).unwrap();
+    let before = schemata();
+    if let Some(line) = before.lines().map(str::trim).find(|l| l.starts_with("L3:")) {
+        let (domain, mask) =
+            line.trim_start_matches("L3:").split(';').next().unwrap().split_once('=').unwrap();
+        let half = u64::from_str_radix(mask, 16).unwrap() >> 1;
+        c.verb(&["update", "--l3-cache-schema", &format!("L3:{domain}={half:x}"), &c.id]).ok();
+        assert_ne!(schemata(), before);
+    }
+    let stats = c.verb(&["events", "--stats", &c.id]).ok().json();
+    assert_eq!(
+        stats["data"]["intel_rdt"]["schemata"].as_array().unwrap().len(),
+        before.lines().count(),
+        "{stats}"
+    );
     c.delete_force().ok();
     assert!(!root.join(&clos).exists());
+}
+
+#[test]
+fn schemata_are_refused_where_there_is_no_resctrl() {
+    if Path::new("/sys/fs/resctrl/schemata").exists() {
+        skip!("this machine has resctrl");
+    }
+    let c = Container::sleeping("schemata")
+        .with(|c| c["linux"]["resources"] = json!({ "pids": { "limit": 90 } }))
+        .up();
+    for schema in ["--l3-cache-schema=L3:0=f", "--mem-bw-schema=MB:0=20"] {
+        c.verb(&["update", "--pids-limit=50", schema, &c.id]).fails();
+        assert_eq!(c.cgroup_file("pids", "pids.max").as_deref(), Some("90"), "{schema}");
+    }
 }
 
 #[test]

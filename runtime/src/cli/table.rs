@@ -268,7 +268,7 @@ signal N ended it.",
         flags: &[UPDATE, RESOURCE],
         knobs: true,
         long: "Changes limits of running containers: all of them, or none. With --resources runc's resource flags are \
-ignored, as in runc.",
+ignored, as in runc, but for those of Intel RDT. These need resctrl and a container with linux.intelRdt.",
         ..verb("update", "change the limits of containers", "<container-id>...", Arity::AtLeast(0))
     },
     Verb {

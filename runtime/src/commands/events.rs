@@ -9,8 +9,9 @@ use cgroup::Cgroup;
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
-use super::{print, Setting};
+use super::{print, start, Setting};
 use crate::error::{Context, Error, Kind, Result};
+use crate::init::attrs::rdt;
 use crate::state::Status;
 
 pub fn run(setting: &Setting, id: &str, once: bool, interval: Duration) -> Result<u8> {
@@ -24,8 +25,17 @@ pub fn run(setting: &Setting, id: &str, once: bool, interval: Duration) -> Resul
     let cgroup = Cgroup::open(location).context("unable to get container cgroup stats")?;
     let network =
         || container.state.knobs.net.as_ref().and_then(|record| netlimit::counters(record).ok().flatten());
+    let class = rdt::of(&start::config(&container)?, id)?;
+    let resctrl = class.as_ref().and_then(|_| rdt::root());
+    let stats = || {
+        let rdt = match (&resctrl, &class) {
+            (Some(root), Some(class)) => Some(rdt::stats::read(root, class)?),
+            _ => None,
+        };
+        Ok::<_, Error>(schema::stats(id, &cgroup.stats(), rdt.as_ref(), network()))
+    };
     if once {
-        return print(&schema::stats(id, &cgroup.stats(), network())).map(|()| 0);
+        return print(&stats()?).map(|()| 0);
     }
     let mut watch = cgroup.watch_oom().context("watching for out-of-memory events")?;
     let mut next = Instant::now() + interval;
@@ -46,7 +56,11 @@ pub fn run(setting: &Setting, id: &str, once: bool, interval: Duration) -> Resul
             return Ok(0);
         }
         if Instant::now() >= next {
-            print(&schema::stats(id, &cgroup.stats(), network()))?;
+            // A counter that can't be read now may be there again the next time.
+            match stats() {
+                Ok(text) => print(&text)?,
+                Err(e) => log::error!("{e}"),
+            }
             next += interval;
         }
     }

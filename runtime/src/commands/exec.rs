@@ -173,10 +173,7 @@ fn make_plan(spec: &Spec, process: &Process, container: &Container) -> Result<Pl
     Ok(Plan {
         keyring: container.state.has_keyring.then(|| format!("_ses.{}", container.state.id)),
         seccomp: linux.and_then(|l| l.seccomp.as_ref()).map(seccomp::compile).transpose()?,
-        rdt: linux
-            .and_then(|l| l.intel_rdt.as_ref())
-            .map(|given| attrs::rdt::parse(given, &container.state.id))
-            .transpose()?,
+        rdt: attrs::rdt::of(spec, &container.state.id)?,
         process: plan::Process::plan(process, linux, true)?,
         ..Plan::default()
     })

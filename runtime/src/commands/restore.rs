@@ -15,7 +15,7 @@ use crate::criu::rpc::{self, Options, Switch, Text};
 use crate::criu::{mounts, points, Criu, Notification};
 use crate::error::{Context, Error, Kind, Result};
 use crate::foreground::{self, Foreground};
-use crate::init::attrs::rdt::{self, Rdt};
+use crate::init::attrs::rdt;
 use crate::spec::Spec;
 use crate::state::{self, Container, Status};
 use crate::sys::process;
@@ -31,7 +31,7 @@ pub fn run(setting: &Setting, args: &Restore) -> Result<u8> {
     let pid_file = args.pid_file.as_deref().map(std::path::absolute).transpose()?;
     let bundle = Bundle::open(args.bundle.as_deref(), None)?;
     create::check_terminal(&bundle.spec, Mode::Run { detach: args.detach }, console.is_some())?;
-    let rdt = class_of(&bundle.spec, &args.id)?;
+    let rdt = rdt::of(&bundle.spec, &args.id)?;
     if let Some(rdt) = &rdt {
         rdt.check(rdt::root().as_deref())?;
     }
@@ -98,7 +98,7 @@ fn make(
     let borrowed: Vec<BorrowedFd<'_>> = namespaces.iter().map(AsFd::as_fd).collect();
     let mut criu = Criu::start_with(setting.global.criu.as_deref(), &borrowed)?;
     let entered = enter_cgroup(container, spec, limited, criu.pid(), &mut options);
-    let classed = entered.and_then(|()| match (class_of(spec, &args.id)?, rdt::root()) {
+    let classed = entered.and_then(|()| match (rdt::of(spec, &args.id)?, rdt::root()) {
         // What it restores is in its group, too.
         (Some(rdt), Some(root)) => rdt.apply(&root, criu.pid()),
         _ => Ok(()),
@@ -122,11 +122,6 @@ fn make(
     root.release(container)?;
     start::network(container, restored.pid)?;
     crate::knobs::helper::ensure(container.path(), &container.state.knobs)
-}
-
-fn class_of(spec: &Spec, id: &str) -> Result<Option<Rdt>> {
-    let given = spec.linux.as_ref().and_then(|l| l.intel_rdt.as_ref());
-    given.map(|given| rdt::parse(given, id)).transpose()
 }
 
 fn options(

@@ -3,6 +3,7 @@
 use super::{find, start, Setting, LOCK_DEADLINE};
 use crate::cli;
 use crate::error::{Context, Error, Kind, Result};
+use crate::init::attrs::rdt;
 use crate::knobs::update::{self, Report, Request, Subject};
 use crate::knobs::{applied, helper, Saved};
 use crate::state::{Container, Status};
@@ -60,11 +61,15 @@ fn one(container: &mut Container, request: &Request, dry_run: bool) -> Result<Re
         return Err(Error::new(Kind::State, "the container has no cgroup whose limits could be changed"));
     };
     let path = container.path().to_path_buf();
+    let class = rdt::of(&spec, &container.state.id)?;
+    let resctrl = request.names_schemata().then(rdt::root).flatten();
     let subject = Subject {
         dir: &path,
         location: &location,
         pid: init.pid,
         own: &own,
+        resctrl: resctrl.as_deref(),
+        class: class.as_ref(),
         network: applied::network(&spec),
         saved: &saved,
     };

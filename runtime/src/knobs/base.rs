@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::limits::{throttles, upsert};
 use super::value;
 use crate::error::{Error, Result};
+use crate::init::attrs::rdt::change as rdt;
 use crate::invalid;
 
 /// Lays `change` over `base`: absent, and for most numbers 0, means "as it is".
@@ -123,11 +124,8 @@ pub fn from_flags(flags: &[(&str, String)]) -> Result<Resources> {
             "kernel-memory" => memory.kernel = Some(size()?),
             "kernel-memory-tcp" => drop(size()?),
             "pids-limit" => change.pids.get_or_insert_default().limit = Some(signed()?),
-            "l3-cache-schema" | "mem-bw-schema" => {
-                return Err(Error::unsupported(format!(
-                    "--{flag}: Intel RDT can't be changed while a container runs"
-                )))
-            }
+            // No resource of a cgroup.
+            flag if rdt::is_flag(flag) => {}
             _ => invalid!("--{flag}: unknown flag"),
         }
     }

@@ -27,6 +27,7 @@ use super::stats;
 use super::value::Selector;
 use crate::cli;
 use crate::error::{Context, Error, Result};
+use crate::init::attrs::rdt::{self, Rdt};
 
 use journal::Journal;
 pub use journal::{finish, recover};
@@ -35,6 +36,8 @@ pub use journal::{finish, recover};
 #[derive(Debug, Default)]
 pub struct Request {
     change: Resources,
+    /// Other schemata for the container's class of Intel RDT.
+    schemata: rdt::change::Asked,
     /// Knobs whose flag is runc's and was given as such.
     respelled: Vec<&'static str>,
     set: Vec<(String, String)>,
@@ -48,13 +51,15 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads the command line and the JSON, if there is one. As with runc, flags of runc's don't count beside JSON.
+    /// Reads the command line and the JSON, if there is one. As with runc, flags of runc's don't count beside JSON,
+    /// but for those of Intel RDT, of which there is no JSON.
     pub fn parse(args: &cli::Update) -> Result<Request> {
         let mut request = Request {
             class: args.class.as_ref().map(|name| Some(name.clone()).filter(|n| !n.is_empty())),
             annotations: args.annotations.clone(),
             unset: args.unset.clone(),
             reload: args.reload,
+            schemata: rdt::change::asked(&args.flags),
             ..Request::default()
         };
         for (flag, value) in &args.knobs {
@@ -89,6 +94,11 @@ impl Request {
     /// Nothing in it is a word of ours: an engine, or somebody who knows runc, asks.
     pub fn is_runcs(&self) -> bool {
         self.set.is_empty() && self.unset.is_empty() && self.annotations.is_empty() && self.class.is_none()
+    }
+
+    /// Other schemata are asked for: it matters where resctrl is.
+    pub fn names_schemata(&self) -> bool {
+        !self.schemata.is_empty()
     }
 
     /// Whether it may name devices.
@@ -148,6 +158,9 @@ pub struct Subject<'a> {
     pub pid: i32,
     /// What config.json asks for.
     pub own: &'a Resources,
+    /// Where resctrl is mounted, and the container's class there.
+    pub resctrl: Option<&'a Path>,
+    pub class: Option<&'a Rdt>,
     /// Whose network it uses.
     pub network: netlimit::Network,
     pub saved: &'a Saved,
@@ -274,6 +287,7 @@ pub fn update(
     dry_run: bool,
     save: &mut dyn FnMut(&Saved) -> Result<()>,
 ) -> Result<Report> {
+    let schemata = rdt::change::decide(subject.resctrl, subject.class, &request.schemata)?;
     let mut saved = subject.saved.clone();
     request.change(&mut saved, subject.own)?;
     let layout = Layout::detect()?;
@@ -324,6 +338,9 @@ pub fn update(
         }
     }
     all.writes(&cgroup, &lifted)?.writes(&cgroup, &plan.writes)?.writes(&cgroup, &raw)?;
+    if let Some(schemata) = schemata {
+        all.step(schemata);
+    }
     let (step, net) = net::step(subject, &new, &old, &record)?.unzip();
     if let Some(step) = step {
         if dry_run {

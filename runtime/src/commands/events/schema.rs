@@ -5,12 +5,22 @@ use std::collections::BTreeMap;
 use cgroup::stats::{v1, v2, HugePages, Pids, Pressure, Stats, UNLIMITED};
 use serde_json::{json, Map, Value};
 
+use crate::init::attrs::rdt::stats as rdt;
+
 /// One line. `network` is ours: what the network limits counted, where there are any.
-pub fn stats(id: &str, stats: &Stats, network: Option<netlimit::Counters>) -> String {
+pub fn stats(
+    id: &str,
+    stats: &Stats,
+    rdt: Option<&rdt::Stats>,
+    network: Option<netlimit::Counters>,
+) -> String {
     let mut data = match stats {
         Stats::V1(stats) => from_v1(stats),
         Stats::V2(stats) => from_v2(stats),
     };
+    if let Some(rdt) = rdt {
+        data["intel_rdt"] = json!(rdt);
+    }
     if let Some(counters) = network {
         data["network"] = json!(counters);
     }
@@ -238,7 +248,7 @@ mod tests {
         s.memory.stat.insert("cache".into(), 3);
         s.blkio.serviced.push(v1::Entry { major: 8, minor: 0, op: "Read".into(), value: 4 });
         s.pids = Pids { current: 1, limit: UNLIMITED };
-        let event: Value = serde_json::from_str(&stats("c", &Stats::V1(Box::new(s)), None)).unwrap();
+        let event: Value = serde_json::from_str(&stats("c", &Stats::V1(Box::new(s)), None, None)).unwrap();
         let data = &event["data"];
         assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!("c")));
         assert_eq!(data["cpu"], json!({ "usage": { "total": 30, "kernel": 0, "user": 20 } }));
@@ -258,7 +268,7 @@ mod tests {
         s.cpu.stat.insert("usage_usec".into(), 7);
         s.memory = v2::Memory { usage: 10, limit: 100, swap_usage: 1, swap_limit: 50, ..Default::default() };
         s.io.push(v2::Io { major: 8, minor: 16, rbytes: 4096, ..Default::default() });
-        let event: Value = serde_json::from_str(&stats("c", &Stats::V2(Box::new(s)), None)).unwrap();
+        let event: Value = serde_json::from_str(&stats("c", &Stats::V2(Box::new(s)), None, None)).unwrap();
         let data = &event["data"];
         assert_eq!(data["cpu"]["usage"]["total"], 7000);
         assert_eq!(data["memory"]["swap"], json!({ "limit": 150, "usage": 11, "failcnt": 0 }));

@@ -9,7 +9,10 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::invalid;
-use crate::spec;
+use crate::spec::{self, Spec};
+
+pub mod change;
+pub mod stats;
 
 /// What to make in resctrl.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +44,12 @@ pub fn parse(given: &spec::IntelRdt, id: &str) -> Result<Rdt> {
         needs_l3: !given.l3_cache_schema.is_empty(),
         needs_mb: !given.mem_bw_schema.is_empty(),
     })
+}
+
+/// What config.json asks for, if it does.
+pub fn of(spec: &Spec, id: &str) -> Result<Option<Rdt>> {
+    let given = spec.linux.as_ref().and_then(|linux| linux.intel_rdt.as_ref());
+    given.map(|given| parse(given, id)).transpose()
 }
 
 /// Where resctrl is mounted: at its usual place, or anywhere. None: the machine has no RDT, or nobody mounted it.
@@ -92,11 +101,15 @@ impl Rdt {
         }
     }
 
+    fn monitor_dir(&self, root: &Path) -> Option<PathBuf> {
+        self.monitor.as_ref().map(|id| self.clos_dir(root).join("mon_groups").join(id))
+    }
+
     /// The directories that `apply` would make, and that deletion has to remove, in that order. One that is there already
     /// is somebody else's. To be asked, and recorded, before `apply`.
     pub fn to_undo(&self, root: &Path) -> Vec<PathBuf> {
         let clos = self.clos_dir(root);
-        let monitor = self.monitor.as_ref().map(|id| clos.join("mon_groups").join(id));
+        let monitor = self.monitor_dir(root);
         let own_clos = (!self.shared).then_some(clos);
         monitor.into_iter().chain(own_clos).filter(|dir| !dir.exists()).collect()
     }
@@ -117,8 +130,7 @@ impl Rdt {
             write(root, &schemata, &self.schemata)?;
         }
         write(root, &clos.join("tasks"), &pid.to_string())?;
-        if let Some(id) = &self.monitor {
-            let monitor = clos.join("mon_groups").join(id);
+        if let Some(monitor) = self.monitor_dir(root) {
             make(root, &monitor)?;
             write(root, &monitor.join("tasks"), &pid.to_string())?;
         }
@@ -146,8 +158,8 @@ impl Rdt {
     pub fn join(&self, root: &Path, pid: i32) -> Result<()> {
         let clos = self.clos_dir(root);
         write(root, &clos.join("tasks"), &pid.to_string())?;
-        match &self.monitor {
-            Some(id) => write(root, &clos.join("mon_groups").join(id).join("tasks"), &pid.to_string()),
+        match self.monitor_dir(root) {
+            Some(monitor) => write(root, &monitor.join("tasks"), &pid.to_string()),
             None => Ok(()),
         }
     }
@@ -214,111 +226,4 @@ fn explain(root: &Path, error: io::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn given(clos: &str, schemata: &[&str], monitoring: bool) -> spec::IntelRdt {
-        spec::IntelRdt {
-            clos_id: clos.into(),
-            schemata: schemata.iter().map(|line| line.to_string()).collect(),
-            enable_monitoring: monitoring,
-            ..Default::default()
-        }
-    }
-
-    /// A directory that looks like resctrl: no machine of ours has the real one.
-    struct Fake(PathBuf);
-
-    impl Fake {
-        fn new(name: &str) -> Fake {
-            let root = std::env::temp_dir().join(format!("hydra-rdt-{name}-{}", std::process::id()));
-            fs::create_dir_all(root.join("info/L3")).unwrap();
-            fs::create_dir_all(root.join("mon_groups")).unwrap();
-            Fake(root)
-        }
-    }
-
-    impl Drop for Fake {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    #[test]
-    fn a_class_of_its_own() {
-        let fake = Fake::new("own");
-        let rdt = parse(&given("", &["L3:0=f"], false), "c1").unwrap();
-        rdt.check(Some(&fake.0)).unwrap();
-        let undo = rdt.to_undo(&fake.0);
-        assert_eq!(undo, [fake.0.join("c1")]);
-        rdt.apply(&fake.0, 42).unwrap();
-        assert_eq!(fs::read_to_string(fake.0.join("c1/schemata")).unwrap(), "L3:0=f\n");
-        assert_eq!(fs::read_to_string(fake.0.join("c1/tasks")).unwrap(), "42");
-        assert!(rdt.to_undo(&fake.0).is_empty(), "what exists is not to be removed");
-        assert!(remove(&fake.0.join("absent")).is_ok());
-    }
-
-    #[test]
-    fn the_root_class_with_monitoring() {
-        let fake = Fake::new("root");
-        let rdt = parse(&given("/", &[], true), "c1").unwrap();
-        rdt.check(Some(&fake.0)).unwrap();
-        assert_eq!(rdt.to_undo(&fake.0), [fake.0.join("mon_groups/c1")]);
-        rdt.apply(&fake.0, 42).unwrap();
-        assert_eq!(fs::read_to_string(fake.0.join("mon_groups/c1/tasks")).unwrap(), "42");
-    }
-
-    #[test]
-    fn refusals() {
-        let fake = Fake::new("refusals");
-        for clos in [".", "..", "a/b", "/x"] {
-            assert!(parse(&given(clos, &[], false), "c").is_err(), "{clos}");
-        }
-        assert!(parse(&given("", &[], false), "c").unwrap().check(None).is_err());
-        let text =
-            parse(&given("shared", &[], false), "c").unwrap().check(Some(&fake.0)).unwrap_err().to_string();
-        assert!(text.contains("must be pre-created"), "{text}");
-        let mb = spec::IntelRdt { mem_bw_schema: "MB:0=20".into(), ..given("", &[], false) };
-        assert!(parse(&mb, "c")
-            .unwrap()
-            .check(Some(&fake.0))
-            .unwrap_err()
-            .to_string()
-            .contains("MBA is not enabled"));
-    }
-
-    #[test]
-    fn a_class_that_is_there_must_match_and_stays() {
-        let fake = Fake::new("match");
-        let class = fake.0.join("gold");
-        fs::create_dir_all(fake.0.join("info/MB")).unwrap();
-        fs::write(fake.0.join("info/MB/bandwidth_gran"), "10\n").unwrap();
-        fs::create_dir(&class).unwrap();
-        let found = "    MB:0= 30;1=100\n    L3:0=7ff;1=00f\n";
-        fs::write(class.join("schemata"), found).unwrap();
-        for same in [&["L3:0=7FF"][..], &["L3:1=f;0=7ff", "MB:0=25"], &["MB:0=30"], &[]] {
-            let rdt = parse(&given("gold", same, false), "c").unwrap();
-            rdt.apply(&fake.0, 42).unwrap();
-            assert!(rdt.to_undo(&fake.0).is_empty());
-        }
-        for other in ["L3:0=7f", "MB:0=40", "L2:0=7ff", "L3:2=1", "nonsense"] {
-            let rdt = parse(&given("gold", &[other], false), "c").unwrap();
-            let text = rdt.apply(&fake.0, 43).unwrap_err().to_string();
-            assert!(text.contains("gold") && text.contains(other), "{text}");
-        }
-        assert_eq!(fs::read_to_string(class.join("schemata")).unwrap(), found);
-        assert_eq!(fs::read_to_string(class.join("tasks")).unwrap(), "42");
-    }
-
-    #[test]
-    fn the_kernels_own_words() {
-        let fake = Fake::new("words");
-        fs::write(fake.0.join("info/last_cmd_status"), "bit mask 0x1 is bad\n").unwrap();
-        let rdt = parse(&given("absent/", &[], false), "c");
-        assert!(rdt.is_err());
-        let rdt = parse(&given("absent", &["L3:0=1"], false), "c").unwrap();
-        fs::write(fake.0.join("absent"), "a file, not a directory").unwrap();
-        let text = rdt.apply(&fake.0, 1).unwrap_err().to_string();
-        assert!(text.ends_with("last_cmd_status: bit mask 0x1 is bad"), "{text}");
-    }
-}
+pub mod tests;

@@ -8,12 +8,16 @@ use cgroup::{Manager, Options};
 use super::journal::NAME as JOURNAL;
 use super::*;
 use crate::error::Error;
+use crate::init::attrs::rdt::tests::Fake;
 
 struct Guinea {
     dir: PathBuf,
     location: Location,
     child: Child,
     own: Resources,
+    /// What looks like resctrl, and the class there.
+    resctrl: Option<Fake>,
+    class: Option<Rdt>,
     saved: Saved,
 }
 
@@ -47,7 +51,8 @@ impl Guinea {
         cgroup.attach(child.id() as i32).unwrap();
         let dir = std::env::temp_dir().join(&id);
         fs::create_dir_all(&dir).unwrap();
-        Some(Guinea { dir, location: cgroup.location().clone(), child, own, saved: Saved::default() })
+        let location = cgroup.location().clone();
+        Some(Guinea { dir, location, child, own, resctrl: None, class: None, saved: Saved::default() })
     }
 
     fn read(&self, file: &str) -> String {
@@ -63,6 +68,8 @@ impl Guinea {
             location: &self.location,
             pid: self.child.id() as i32,
             own: &self.own,
+            resctrl: self.resctrl.as_ref().map(|fake| fake.0.as_path()),
+            class: self.class.as_ref(),
             network: netlimit::Network::Host,
             saved: &saved,
         };
@@ -226,6 +233,56 @@ fn a_killed_update_is_taken_back_or_kept() {
     assert_eq!(guinea.read("pids.max"), "100");
     assert!(!guinea.dir.join(JOURNAL).exists());
     recover(&guinea.dir, &old).unwrap();
+}
+
+/// The schemata of a class are changed with the rest, or not at all. The directory only looks like resctrl.
+#[test]
+fn another_schema_is_part_of_the_whole() {
+    let Some(mut guinea) = Guinea::new("rdt") else { return };
+    let fake = Fake::new("update");
+    const OLD: &str = "    MB:0= 30;1=100\n    L3:0=7ff;1=7ff\n";
+    fake.write("c1/schemata", OLD);
+    guinea.class = Some(rdt::parse(&Default::default(), "c1").unwrap());
+    let schemata = fake.0.join("c1/schemata");
+    let root = fake.0.clone();
+    guinea.resctrl = Some(fake);
+    let held = |guinea: &Guinea| (guinea.read("pids.max"), fs::read_to_string(&schemata).unwrap());
+    let request = |flags: &[(&'static str, &str)]| Request {
+        schemata: rdt::change::asked(&flags.iter().map(|(f, t)| (*f, t.to_string())).collect::<Vec<_>>()),
+        ..set(&[("pids.limit", "50")])
+    };
+    let l3 = request(&[("l3-cache-schema", "L3:0=f;1=7f0")]);
+
+    // Refused before anything is written.
+    let mb = request(&[("mem-bw-schema", "MB:0=20")]);
+    let text = guinea.update(&mb, false).unwrap_err().to_string();
+    assert!(text.contains("memory bandwidth schema is not enabled"), "{text}");
+    assert_eq!(held(&guinea), ("100".into(), OLD.into()));
+
+    // The state can't be saved: the line that was changed is as it was.
+    guinea.update(&l3, true).unwrap_err();
+    let (pids, text) = held(&guinea);
+    assert_eq!((pids.as_str(), text.as_str()), ("100", "L3:0=7ff;1=7ff\n"));
+
+    // Killed before the state was saved.
+    let old = guinea.saved.clone();
+    let report = guinea.update(&l3, false).unwrap();
+    assert_eq!(held(&guinea), ("50".into(), "L3:0=f;1=7f0\n".into()));
+    let change = report.changes.iter().find(|c| c.field == "l3-cache-schema").unwrap();
+    assert_eq!((change.old.as_str(), change.effective.as_deref()), ("L3:0=7ff;1=7ff", Some("L3:0=f;1=7f0")));
+    fs::copy(guinea.dir.join("kept.json"), guinea.dir.join(JOURNAL)).unwrap();
+    recover(&guinea.dir, &old).unwrap();
+    assert_eq!(held(&guinea), ("100".into(), "L3:0=7ff;1=7ff\n".into()));
+    guinea.saved = old;
+
+    // What the kernel refuses is told in its own words, and nothing else is changed: this file takes no write.
+    fs::create_dir_all(root.join("info/MB")).unwrap();
+    fs::write(root.join("info/last_cmd_status"), "MB value 5 out of range [10,100]\n").unwrap();
+    fs::remove_file(&schemata).unwrap();
+    std::os::unix::fs::symlink("/proc/version", &schemata).unwrap();
+    let text = guinea.update(&request(&[("mem-bw-schema", "MB:0=5")]), false).unwrap_err().to_string();
+    assert!(text.contains("out of range") && text.contains("nothing was changed"), "{text}");
+    assert_eq!(guinea.read("pids.max"), "100");
 }
 
 /// A loop device of the test's own over a sparse file.
