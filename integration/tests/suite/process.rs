@@ -177,26 +177,35 @@ fn a_hard_limit_is_raised_in_a_user_namespace() {
     if u64::from_str_radix(&caps, 16).unwrap() & SYS_RESOURCE == 0 {
         skip!("root lacks CAP_SYS_RESOURCE here");
     }
-    let show = "ulimit -H -n";
+    let show = "cat /proc/self/limits";
     let raise = |c: Container| {
         c.with(|c| {
-            c["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 3000, "hard": 4000 }]);
+            c["process"]["rlimits"] = json!([
+                { "type": "RLIMIT_NOFILE", "soft": 3000, "hard": 4000 },
+                { "type": "RLIMIT_NPROC", "soft": 5000, "hard": 6000 },
+            ]);
         })
+    };
+    let raised = |whose: &str, limits: &str| {
+        for (name, wanted) in [("Max open files", ["3000", "4000"]), ("Max processes", ["5000", "6000"])] {
+            let line = limits.lines().find_map(|l| l.strip_prefix(name)).expect(limits);
+            assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), wanted, "{name} of {whose}");
+        }
     };
     // The runtime's own limit is below.
     let low = |c: &Container, verb: &[&str]| {
         c.bundle.write();
-        let run = Run::new("prlimit").args(["--nofile=2000:2000"]).args([host::runtime()]);
+        let run =
+            Run::new("prlimit").args(["--nofile=2000:2000", "--nproc=2500:2500"]).args([host::runtime()]);
         let run = run.args(["--root".as_ref(), c.root.as_os_str()]);
         if host::systemd_driver() { run.args(["--systemd-cgroup"]) } else { run }.args(verb).out()
     };
     let bundle = |c: &Container| c.bundle.dir.to_str().unwrap().to_string();
     let c = raise(Container::sleeping("userlimit").user_namespace());
     low(&c, &["run", "--detach", "--bundle", &bundle(&c), &c.id]).ok();
-    let limits = fs::read_to_string(format!("/proc/{}/limits", c.pid())).unwrap();
-    let files = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
-    assert!(files.split_whitespace().any(|word| word == "4000"), "{files}");
-    low(&c, &["exec", &c.id, "sh", "-c", show]).ok().says("4000");
+    raised("create", &fs::read_to_string(format!("/proc/{}/limits", c.pid())).unwrap());
+    differs!(Crun, "gives what exec adds no limits of config.json's");
+    raised("exec", &low(&c, &["exec", &c.id, "sh", "-c", show]).ok().stdout);
     // Another container joins the same user namespace.
     let path = format!("/proc/{}/ns/user", c.pid());
     let joined = raise(Container::sh("userlimitjoin", show).user_namespace()).namespace("user", Some(&path));
@@ -206,7 +215,10 @@ fn a_hard_limit_is_raised_in_a_user_namespace() {
             drop(c["linux"].as_object_mut().unwrap().remove(maps));
         }
     });
-    low(&joined, &["run", "--bundle", &bundle(&joined), &joined.id]).ok().says("4000");
+    raised(
+        "a joined namespace",
+        &low(&joined, &["run", "--bundle", &bundle(&joined), &joined.id]).ok().stdout,
+    );
 }
 
 #[test]
