@@ -47,6 +47,14 @@ enum Kind {
     KilledPeer,
     /// As `Killed`, for another test.
     Away,
+    /// Its default runtime is runc.
+    Runc,
+}
+
+/// An engine for what asks for no runtime by name, as the steps of `docker build`: the first one's peer, with runc as its default.
+pub fn by_default_runc() -> Result<&'static Engine, &'static str> {
+    static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
+    ENGINE.get_or_init(|| Engine::start("runc", Kind::Runc)).as_ref().map_err(String::as_str)
 }
 
 /// An engine for the one test that ends and starts its daemon.
@@ -99,6 +107,7 @@ impl Kind {
             Kind::Killed => 'k',
             Kind::KilledPeer => 'K',
             Kind::Away => 'a',
+            Kind::Runc => 'R',
         };
         format!("hy{letter}{}", std::process::id())
     }
@@ -201,8 +210,9 @@ impl Engine {
             runtimes["crun"] = serde_json::json!({ "path": "/usr/bin/crun" });
         }
         // Experimental: `docker checkpoint`.
+        let default = if self.kind == Kind::Runc { "runc" } else { "tested" };
         let config = serde_json::json!({
-            "runtimes": runtimes, "default-runtime": "tested", "live-restore": true, "experimental": true
+            "runtimes": runtimes, "default-runtime": default, "live-restore": true, "experimental": true
         });
         fs::write(self.dir.join("daemon.json"), config.to_string()).map_err(|e| e.to_string())
     }

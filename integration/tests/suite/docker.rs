@@ -1,6 +1,7 @@
 //! Docker with the program under test as its runtime: every case is run with it and with runc, by the same daemon, and
 //! what a user sees must be the same.
 
+mod build;
 mod variants;
 mod whole;
 
@@ -136,28 +137,3 @@ macro_rules! with_cases { ($define:ident) => { $define! {
 pub(crate) use with_cases;
 
 with_cases!(cases);
-
-/// `docker build` runs its steps with the daemon's default runtime, which is the program under test.
-#[test]
-fn build() {
-    let engine = match engine() {
-        Ok(engine) => engine,
-        Err(reason) => integration::skip!("{reason}"),
-    };
-    let script = "mkdir -p build && printf 'FROM box\\nRUN echo built >/made\\nUSER user\\nCMD [\"cat\", \"/made\"]\\n' >build/Dockerfile
-        $D build -t built build; $D run --rm built";
-    let out = engine.script(script, "tested", "build").ok();
-    assert!(out.stdout.ends_with("\nbuilt\n"), "{out}");
-}
-
-/// A step that fails ends the build with the step's status in its text.
-#[test]
-fn build_fails() {
-    let engine = match engine() {
-        Ok(engine) => engine,
-        Err(reason) => integration::skip!("{reason}"),
-    };
-    let script = "mkdir -p failing && printf 'FROM box\\nARG A=1\\nRUN echo $A >/made && exit 9\\n' >failing/Dockerfile
-        $D build --build-arg A=2 -t failing failing 2>&1 | grep -o 'returned a non-zero code: 9'";
-    engine.script(script, "tested", "failing").ok().says("returned a non-zero code: 9");
-}
