@@ -161,7 +161,8 @@ pub fn cgroup_count() -> usize {
     cgroup_dirs("").iter().map(|d| below(d)).sum()
 }
 
-/// The processes that have `needle` in their command line or environment.
+/// The processes that have `needle` in their command line or environment, but for systemd's agent, which the kernel itself starts
+/// with the path of a v1 cgroup that has become empty.
 pub fn processes_with(needle: &str) -> Vec<i32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
@@ -170,7 +171,9 @@ pub fn processes_with(needle: &str) -> Vec<i32> {
             let bytes = fs::read(entry.path().join(file)).unwrap_or_default();
             String::from_utf8_lossy(&bytes).contains(needle)
         };
-        if pid != std::process::id() as i32 && (holds("cmdline") || holds("environ")) {
+        let agent =
+            || fs::read(entry.path().join("comm")).is_ok_and(|name| name.starts_with(b"systemd-cgroups"));
+        if pid != std::process::id() as i32 && (holds("cmdline") || holds("environ")) && !agent() {
             found.push(pid);
         }
     }
