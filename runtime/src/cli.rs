@@ -284,6 +284,15 @@ pub struct Restore {
     pub lsm_mount_context: Option<String>,
 }
 
+/// What is put before the error of a verb, and its exit code. That of `exec` is runc's: the process to execute has exit codes of
+/// its own, 255 says that it wasn't started.
+pub fn failing(verb: &str) -> (&'static str, u8) {
+    match verb {
+        "exec" => ("exec failed: ", 255),
+        _ => ("", 1),
+    }
+}
+
 /// A command line that can't be followed: what to print where.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Misuse {

@@ -25,6 +25,18 @@ fn what_cannot_be_started_is_255_and_named() {
     assert!(out.stderr.to_lowercase().contains("permission denied"), "{out}");
 }
 
+/// What a flag says wrongly is told apart from the command's own exit codes, too.
+#[test]
+fn wrong_values_of_flags_are_255() {
+    differs!(Crun, "has other codes");
+    let c = Container::sleeping("execvalues").up();
+    for flag in ["--user=x", "--user=1:x", "--additional-gids=-3", "--cgroup=:x", "--cgroup=a:x,--cgroup=y"] {
+        let flags: Vec<&str> = flag.split(',').collect();
+        let out = c.exec_with(&flags, &["true"]);
+        assert!(out.code == 255 && out.stderr.contains("exec failed: "), "{flag}: {out}");
+    }
+}
+
 #[test]
 fn options_end_at_the_id() {
     let c = Container::sleeping("execflags").up();

@@ -57,7 +57,10 @@ fn with_verb(
         count(verb, given.positionals.len()).map_err(|text| wrong_count(program, verb, text))?;
         command(verb, given).map_err(|text| match text.starts_with("invalid value") {
             true => misuse(text, Some(verb)),
-            false => plain(text),
+            false => {
+                let (prefix, exit_code) = failing(verb.name);
+                Misuse { text: format!("{prefix}{text}"), stdout: String::new(), exit_code }
+            }
         })
     });
     (global, command)
@@ -260,7 +263,10 @@ fn exec(mut positionals: Vec<String>, given: &Given) -> Result<Exec> {
             None => (user_id("uid", &text)?, None),
         }),
     };
-    let gids = given.all("additional-gids");
+    let gid = |text: &String| {
+        let gid: i64 = number("additional-gids", text)?;
+        u32::try_from(gid).map_err(|_| format!("additional-gids must be a positive number {gid}"))
+    };
     Ok(Exec {
         id,
         args: positionals,
@@ -271,7 +277,7 @@ fn exec(mut positionals: Vec<String>, given: &Given) -> Result<Exec> {
         env: given.all("env"),
         tty: given.on("tty"),
         user,
-        additional_gids: gids.iter().map(|g| number("additional-gids", g)).collect::<Result<_>>()?,
+        additional_gids: given.all("additional-gids").iter().map(gid).collect::<Result<_>>()?,
         detach: given.on("detach"),
         pid_file: given.path("pid-file"),
         process_label: given.text("process-label"),

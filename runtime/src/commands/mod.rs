@@ -55,11 +55,7 @@ pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
             return misuse.exit_code;
         }
     };
-    // runc's: the process to execute has exit codes of its own, 255 says that it wasn't started.
-    let (prefix, code) = match command {
-        Command::Exec(_) => ("exec failed: ", 255),
-        _ => ("", 1),
-    };
+    let (prefix, code) = cli::failing(if matches!(command, Command::Exec(_)) { "exec" } else { "" });
     run(&global, command).unwrap_or_else(|e| {
         log::fail(&global, &format!("{prefix}{e}"));
         code
