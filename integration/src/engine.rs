@@ -134,10 +134,11 @@ impl Engine {
         let (dir, bridge) = (self.dir.display(), &self.bridge);
         let log = self.dir.join("log");
         let daemon = format!(
-            "PATH={dir}/bin:/usr/sbin:/usr/bin:/sbin:/bin setsid dockerd --config-file {dir}/daemon.json \
+            "PATH={dir}/bin:{} setsid dockerd --config-file {dir}/daemon.json \
              --data-root {dir}/data --exec-root {dir}/exec --pidfile {dir}/pid --host unix://{dir}/docker.sock \
              --bridge {bridge} --iptables=false --ip6tables=false --ip-masq=false --ip-forward=false {} {} \
              >{} 2>&1 </dev/null &",
+            host::path(),
             self.parent(),
             if self.kind == Kind::Debug { "-D" } else { "" },
             log.display()

@@ -43,6 +43,27 @@ pub fn shim() -> PathBuf {
     runtime.with_file_name("shim")
 }
 
+/// Where programs are looked for: the tests' own `$PATH`, whose first folders may hold other engines than the system's, and
+/// the system's folders.
+pub fn path() -> String {
+    format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", std::env::var("PATH").unwrap_or_default())
+}
+
+/// The first program of this name there.
+pub fn program(name: &str) -> Option<PathBuf> {
+    path().split(':').filter(|d| !d.is_empty()).map(|d| Path::new(d).join(name)).find(|p| p.exists())
+}
+
+/// The major version of the containerd that is found there, 0 if there is none.
+pub fn containerd() -> u32 {
+    let text =
+        program("containerd").map(|p| Command::new(p).arg("--version").output().expect("containerd").stdout);
+    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let version =
+        text.split_whitespace().find_map(|w| w.trim_start_matches('v').split('.').next()?.parse().ok());
+    version.unwrap_or(0)
+}
+
 /// After how long something that was to happen is taken to hang. Emulated machines set `PATIENCE` higher.
 pub fn patience() -> Duration {
     let seconds = std::env::var("PATIENCE").ok().and_then(|s| s.parse().ok()).unwrap_or(60);

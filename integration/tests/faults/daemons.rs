@@ -33,13 +33,17 @@ fn start(engine: &Engine, runtime: &str, containers: usize) {
     }
 }
 
-/// Every exit status has to be right. Returns how many lines the daemon's logs lack; none may be doubled or out of order.
-fn ledger(engine: &Engine, containers: usize) -> usize {
-    let mut lost = 0;
+/// What the daemon's logs lack in lines, none of which may be doubled or out of order, and how many exit statuses it doesn't know (255).
+/// None may be wrong.
+fn ledger(engine: &Engine, containers: usize) -> [usize; 2] {
+    let (mut lost, mut unknown) = (0, 0);
     for n in 0..containers {
         let ended = engine.cli().args(["wait", &name(n)]).patient(4).ok().stdout;
         let whose = engine.dir().display();
-        assert_eq!(ended.trim(), code(n).to_string(), "the status of {} in {whose}", name(n));
+        match ended.trim() {
+            "255" => unknown += 1,
+            known => assert_eq!(known, code(n).to_string(), "the status of {} in {whose}", name(n)),
+        }
         let text = engine.docker(&["logs", &name(n)]).ok().stdout;
         let number = |l: &str| l.strip_prefix("line ").and_then(|n| n.parse::<usize>().ok());
         let seen: Vec<usize> = text.lines().filter_map(number).collect();
@@ -47,7 +51,7 @@ fn ledger(engine: &Engine, containers: usize) -> usize {
         lost += lines(n) - seen.len();
         engine.docker(&["rm", &name(n)]).ok();
     }
-    lost
+    [lost, unknown]
 }
 
 /// While the daemons are away, the monitor tells what they would.
@@ -85,9 +89,15 @@ fn both_daemons_killed_under_writing_containers() {
         let fresh = ["run", "--rm", "--network", "none", "--runtime", "shimmed", IMAGE, "sh", "-c", "exit 9"];
         ours.cli().args(fresh).out().exits(9);
     }
-    let lost = [ledger(&ours, containers), ledger(&theirs, containers)];
-    println!("{containers} containers, {KILLS} kills of both daemons: log lines lost {} with our monitor, {} with containerd's", lost[0], lost[1]);
-    assert!(lost[0] <= lost[1], "{lost:?} lines lost");
+    let ([lost, unknown], theirs) = (ledger(&ours, containers), ledger(&theirs, containers));
+    println!(
+        "{containers} containers, {KILLS} kills of both daemons: log lines lost {lost} with our monitor, {} with containerd's; \
+         exit statuses lost {unknown} and {}",
+        theirs[0], theirs[1]
+    );
+    assert!(lost <= theirs[0], "{lost} lines lost, {} with containerd's shim", theirs[0]);
+    // With its own shim containerd, from 1.7 on, deletes at its start what has ended, and nobody learns how.
+    assert_eq!(unknown, 0, "statuses lost");
 }
 
 /// Docker's containers by what is done to each while both daemons are away. Each daemon that is back knows it, and can go on from it.

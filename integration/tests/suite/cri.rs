@@ -3,9 +3,10 @@
 use integration::engine::{engine, IMAGE};
 use integration::grpc;
 use integration::ttrpc::Message;
-use integration::{eventually, host, janitor, Peer, Run};
+use integration::{command::Started, eventually, host, janitor, Peer, Run};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where Debian's package has the network plugins.
 const PLUGINS: &str = "/usr/lib/cni";
@@ -15,14 +16,22 @@ pub struct Containerd {
     dir: PathBuf,
 }
 
-const OURS: &str = r#"[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.hydra]
+/// The runtime `hydra` as this containerd's own form of configuration has it.
+pub fn ours() -> String {
+    let plugin =
+        if host::containerd() < 2 { "io.containerd.grpc.v1.cri" } else { "io.containerd.cri.v1.runtime" };
+    format!(
+        r#"[plugins."{plugin}".containerd.runtimes.hydra]
 runtime_type = "io.containerd.hydra.v2"
 pod_annotations = ["hydra.*", "hydra-shim.*"]
 container_annotations = ["hydra.*", "hydra-shim.*"]
-"#;
+"#
+    )
+}
 
 impl Containerd {
-    /// `runtimes` is the part of its configuration that tells of the runtime `hydra`; `letter` makes names its own.
+    /// `runtimes` is the part of its configuration that tells of the runtime `hydra`, for containerd 1 or for containerd 2, which reads
+    /// both forms; `letter` makes names its own.
     pub fn new(letter: char, runtimes: &str) -> Containerd {
         let dir = janitor::scratch().join(format!("cri{letter}"));
         let bin = dir.join("bin");
@@ -30,14 +39,9 @@ impl Containerd {
         fs::create_dir_all(dir.join("net")).unwrap();
         std::os::unix::fs::symlink(host::shim(), bin.join("containerd-shim-hydra-v2")).unwrap();
         let d = dir.display();
-        let config = format!(
-            r#"version = 2
-root = "{d}/root"
-state = "{d}/state"
-[grpc]
-address = "{d}/c.sock"
-[plugins."io.containerd.internal.v1.opt"]
-path = "{d}/opt"
+        let cri = if runtimes.contains("io.containerd.grpc.v1.cri") {
+            format!(
+                r#"version = 2
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "docker.io/library/pause:latest"
 restrict_oom_score_adj = true
@@ -48,7 +52,38 @@ conf_dir = "{d}/net"
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "native"
 default_runtime_name = "hydra"
-{runtimes}"#
+"#
+            )
+        } else {
+            format!(
+                r#"version = 3
+[plugins."io.containerd.cri.v1.images"]
+snapshotter = "native"
+pinned_images.sandbox = "docker.io/library/pause:latest"
+[plugins."io.containerd.grpc.v1.cri"]
+disable_tcp_service = true
+[plugins."io.containerd.cri.v1.runtime"]
+restrict_oom_score_adj = true
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dir = "{PLUGINS}"
+conf_dir = "{d}/net"
+[plugins."io.containerd.cri.v1.runtime".containerd]
+default_runtime_name = "hydra"
+"#
+            )
+        };
+        let (version, cri) = cri.split_once('\n').expect("lines");
+        let config = format!(
+            r#"{version}
+root = "{d}/root"
+state = "{d}/state"
+[grpc]
+address = "{d}/c.sock"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{d}/opt"
+[plugins."io.containerd.nri.v1.nri"]
+disable = true
+{cri}{runtimes}"#
         );
         fs::write(dir.join("config.toml"), config).unwrap();
         let (bridge, third) = (format!("hy{letter}{}", std::process::id()), std::process::id() % 250);
@@ -67,20 +102,38 @@ default_runtime_name = "hydra"
         containerd
     }
 
-    fn start(&self) {
+    pub fn start(&self) {
         let d = self.dir.display();
         let line = format!(
-            "PATH={d}/bin:/usr/sbin:/usr/bin:/sbin:/bin setsid containerd --config {d}/config.toml >>{d}/log 2>&1 </dev/null & echo $! >{d}/pid"
+            "PATH={d}/bin:{} setsid containerd --config {d}/config.toml >>{d}/log 2>&1 </dev/null & echo $! >{d}/pid",
+            host::path()
         );
         Run::sh(&line).ok();
-        eventually("containerd's CRI service answers", || {
-            grpc::call(&self.socket(), "runtime.v1.RuntimeService/Version", &Message::new()).is_ok()
-        });
+        let (start, version) = (Instant::now(), "runtime.v1.RuntimeService/Version");
+        while let Err(e) = grpc::call(&self.socket(), version, &Message::new()) {
+            assert!(start.elapsed() < host::patience(), "containerd's CRI service: {e}\n{}", self.errors());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// As a crash: nothing is told to anybody.
     pub fn kill(&self) {
         Run::sh(&format!("pkill -KILL -f -- '{}/config.toml'", self.dir.display())).out();
+    }
+
+    /// `ctr events` of a namespace, once it listens.
+    pub fn events(&self, namespace: &str) -> Started {
+        let events =
+            Run::new("ctr").args(["-a"]).args([self.socket()]).args(["-n", namespace, "events"]).start();
+        let label =
+            format!("ctr -a {} -n {namespace} namespaces label {namespace} listens", self.socket().display());
+        let mut n = 0;
+        eventually("ctr hears of events", || {
+            n += 1;
+            Run::sh(&format!("{label}={n}")).ok();
+            events.stdout().contains("/namespaces/update")
+        });
+        events
     }
 
     /// The images of pods: the tests' own, and one that only sleeps.
@@ -106,7 +159,7 @@ default_runtime_name = "hydra"
         (id, Message::new().text(1, &sandbox))
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.join("c.sock")
     }
 
@@ -114,12 +167,15 @@ default_runtime_name = "hydra"
     pub fn call(&self, method: &str, request: &Message) -> Message {
         match grpc::call(&self.socket(), &format!("runtime.v1.RuntimeService/{method}"), request) {
             Ok(answer) => answer,
-            Err(e) => {
-                let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-                let last: Vec<_> = log.lines().rev().filter(|l| l.contains("level=error")).take(3).collect();
-                panic!("{e}\n{}", last.join("\n"))
-            }
+            Err(e) => panic!("{e}\n{}", self.errors()),
         }
+    }
+
+    /// The last of its log.
+    fn errors(&self) -> String {
+        let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        let last = log.lines().rev().filter(|l| l.contains("level=error") || l.contains("level=fatal"));
+        last.take(3).collect::<Vec<_>>().join("\n")
     }
 
     pub fn exec(&self, container: &str, command: &[&str]) -> (String, u64) {
@@ -187,6 +243,7 @@ fn a_pod_lives(containerd: &Containerd, group: &str) {
     let scripts = [
         ("server", server),
         ("worker", "trap 'echo told; exit 7' TERM; echo up; while :; do sleep 0.1; done"),
+        ("ender", "while [ ! -e /end ]; do sleep 0.1; done; exit 9"),
     ];
     for (name, script) in scripts {
         let request =
@@ -195,7 +252,7 @@ fn a_pod_lives(containerd: &Containerd, group: &str) {
         containerd.call("StartContainer", &Message::new().text(1, &id));
         ids.push(id);
     }
-    let (server, worker) = (&ids[1], &ids[2]);
+    let (server, worker, ender) = (&ids[1], &ids[2], &ids[3]);
     // One network, one hostname.
     eventually("the containers share the pod's network", || {
         let (page, code) = containerd.exec(worker, &["wget", "-qO-", "http://127.0.0.1:8080/"]);
@@ -205,11 +262,15 @@ fn a_pod_lives(containerd: &Containerd, group: &str) {
     // The knobs that were annotations hold, where no resource was asked for.
     let limit = "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null | head -1";
     assert_eq!(containerd.exec(worker, &["sh", "-c", limit]).0, "88\n");
-    assert_eq!(monitors(&ids.iter().collect::<Vec<_>>()), if group == "pod" { 2 } else { 6 });
+    assert_eq!(monitors(&ids.iter().collect::<Vec<_>>()), if group == "pod" { 2 } else { 8 });
     containerd.kill();
-    assert_eq!(monitors(&ids.iter().collect::<Vec<_>>()), if group == "pod" { 2 } else { 6 });
+    assert_eq!(monitors(&ids.iter().collect::<Vec<_>>()), if group == "pod" { 2 } else { 8 });
+    let rootfs = format!("state/io.containerd.runtime.v2.task/k8s.io/{ender}/rootfs");
+    fs::write(containerd.dir.join(rootfs).join("end"), "").unwrap();
+    Run::new(host::runtime()).args(["wait", ender]).out().exits(9);
     containerd.start();
     assert_eq!((containerd.status(server).0, containerd.status(worker).0), (1, 1), "running still");
+    assert_eq!(containerd.status(ender), (2, 9), "how it ended while containerd was away");
     assert_eq!(containerd.exec(server, &["echo", "back"]), ("back\n".into(), 0));
     containerd.call("StopContainer", &Message::new().text(1, worker).number(2, 20));
     assert_eq!(containerd.status(worker), (2, 7), "its own exit code");
@@ -241,7 +302,7 @@ fn pods_live_through_a_restart_of_containerd() {
     if let Err(reason) = ready() {
         integration::skip!("{reason}");
     }
-    let containerd = Containerd::new('p', OURS);
+    let containerd = Containerd::new('p', &ours());
     containerd.import();
     for group in ["container", "pod"] {
         a_pod_lives(&containerd, group);

@@ -108,7 +108,7 @@ macro_rules! with_cases { ($define:ident) => { $define! {
     volumes: "$D run --rm --runtime $R -v $N:/data $I sh -c 'echo kept >/data/f'; $D run --rm --runtime $R -v $N:/data:ro $I sh -c 'exec 2>&1; cat /data/f; touch /data/g'; $D volume rm $N";
     bind_mounts: "mkdir -p $N.d; echo x >$N.d/f; $D run --rm --runtime $R --mount type=bind,src=$PWD/$N.d,dst=/mnt,readonly $I sh -c 'exec 2>&1; cat /mnt/f; touch /mnt/g'";
     // Masked files have the flags of the /dev/null that is bound on them: the container's with newer runcs, the host's with us.
-    mount_table: "$D run --rm --runtime $R $I sh -c 'cut -d\" \" -f5,6 /proc/self/mountinfo | grep -v -e /proc/kcore -e /proc/keys -e /proc/timer_list -e \"cgroup r[ow]\" | sort'";
+    mount_table: "$D run --rm --runtime $R $I sh -c 'cut -d\" \" -f5,6 /proc/self/mountinfo | grep -v -e /proc/kcore -e /proc/keys -e /proc/timer_list -e /proc/interrupts -e \"cgroup r[ow]\" | sort'";
     environment: "$D run --rm --runtime $R -e A=1 -e B --hostname h $I env | sort; $D run --rm --runtime $R --hostname h --domainname d.org $I hostname";
     workdir: "$D run --rm --runtime $R -w /new/folder $I pwd";
     entrypoint: "$D run --rm --runtime $R --entrypoint echo $I word";

@@ -26,6 +26,7 @@ mod net;
 mod podman;
 mod process;
 mod readme;
+mod restarts;
 mod rootfs;
 mod rootless;
 mod seccomp;

@@ -3,12 +3,11 @@
 use integration::ttrpc::{Answer, Fifos, Message, Shim};
 use integration::{eventually, host, janitor, Peer, Run};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// containerd's own shim, where it is installed.
 fn theirs() -> Option<PathBuf> {
-    let path = Path::new("/usr/bin/containerd-shim-runc-v2");
-    path.exists().then(|| path.to_path_buf())
+    host::program("containerd-shim-runc-v2")
 }
 
 /// What a test saw, line by line.

@@ -1,6 +1,6 @@
 //! What callers ask of the shim beyond the task service: options, the forms in which they come, groups, checkpoints.
 
-use integration::ttrpc::{Fifos, Message, Shim, NAMESPACE, TASK};
+use integration::ttrpc::{Fifos, Message, Shim, NAMESPACE, TASK, TASK_V3};
 use integration::{eventually, host, janitor, Bundle, Peer, Run};
 use serde_json::json;
 use std::fs;
@@ -152,10 +152,7 @@ fn the_shim_goes_a_little_before_its_daemon() {
 #[test]
 fn streams_belong_to_whom_the_options_say() {
     ours!();
-    for binary in ["/usr/bin/containerd-shim-runc-v2".into(), host::shim()] {
-        if !binary.exists() {
-            continue;
-        }
+    for binary in host::program("containerd-shim-runc-v2").into_iter().chain([host::shim()]) {
         let name = id(&format!("io-{}", binary.file_name().unwrap().len()));
         // The runtime gives streams to the container's user, and leaves the group.
         let mut shim = Shim::start(&binary, &name, &[], sh("stat -Lc %g /proc/self/fd/1"));
@@ -605,7 +602,7 @@ fn a_checkpoint_is_made_and_comes_back_to_life() {
 fn both_versions_of_the_service_are_answered() {
     ours!();
     let shim = start("services", &[], sh("true"));
-    for service in [TASK, "containerd.task.v3.Task"] {
+    for service in [TASK, TASK_V3] {
         let mut client = integration::ttrpc::Client::connect(&shim.socket, service);
         assert_eq!(client.call("State", &shim.target()).unwrap_err().code, 5);
     }

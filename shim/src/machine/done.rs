@@ -18,8 +18,8 @@ impl Step {
             (Job::Start | Job::Restore, result) => self.started(op, result),
             (Job::Exec, result) => self.exec_started(op, result),
             (Job::Pause | Job::Resume, Ok(_)) => self.paused(op),
-            (Job::Ps, Ok(output)) => {
-                let answer = self.pids(&op.task, &output.stdout);
+            (Job::Ps, result) => {
+                let answer = self.pids(&op.task, result);
                 self.reply(op.asker, answer);
             }
             (Job::Delete, result) => self.gone(op, result),
@@ -137,12 +137,22 @@ impl Step {
         self.reply(op.asker, Ok(Vec::new()));
     }
 
-    fn pids(&self, task: &str, stdout: &[u8]) -> Result<Vec<u8>> {
-        let pids: Vec<u32> = serde_json::from_slice::<Option<Vec<u32>>>(stdout)
-            .map_err(|e| {
+    fn pids(&self, task: &str, listed: Result<Output>) -> Result<Vec<u8>> {
+        let read = |output: Output| {
+            let pids = serde_json::from_slice::<Option<Vec<u32>>>(&output.stdout).map_err(|e| {
                 Error::new(Kind::Runtime, format!("the runtime's list of processes is not JSON: {e}"))
-            })?
-            .unwrap_or_default();
+            })?;
+            Ok(pids.unwrap_or_default())
+        };
+        // A container that has ended and is not deleted has its init, as a zombie is listed too: from 1.7 on a containerd that starts
+        // takes one without processes for one that was never made, and deletes it before anybody could ask how it ended.
+        let ended = self.state.task(task).map(|t| &t.init).filter(|p| p.exited());
+        let pids = match (listed.and_then(read), ended) {
+            (Ok(pids), None) => pids,
+            (Ok(pids), Some(_)) if !pids.is_empty() => pids,
+            (_, Some(init)) => vec![init.pid],
+            (Err(e), None) => return Err(e),
+        };
         let exec = |pid: u32| self.state.task(task)?.execs.iter().find(|p| p.pid == pid);
         let processes = pids
             .into_iter()

@@ -92,6 +92,29 @@ fn state_survives_its_wire_form() {
     assert!(resume(&state).contains(&Action::Spawn { op: state.ops[0].id }));
 }
 
+/// Else containerd 2 deletes it at its start.
+#[test]
+fn a_container_that_has_ended_lists_its_init_until_it_is_deleted() {
+    let lists = |state: State, result: Result<Output>| -> Result<Vec<u32>> {
+        let (state, _) = request(state, "Pids", &target());
+        let op = state.ops[0].id;
+        let (_, actions) = step(state, Event::Done { op, result }, 5);
+        let Action::Reply { result, .. } = &actions[0] else { panic!("{actions:?}") };
+        let answer = PidsResponse::decode(&result.clone()?)?;
+        Ok(answer.processes.iter().map(|p| p.pid).collect())
+    };
+    let says = |text: &str| Ok(Output { stdout: text.into(), ..Output::default() });
+    let gone = || Err(Error::new(Kind::Runtime, "container c does not exist"));
+    let running = done(request(created(), "Start", &target()).0, 7).0;
+    assert_eq!(lists(running.clone(), says("[7,8]")).unwrap(), [7, 8]);
+    assert!(lists(running.clone(), says("[]")).unwrap().is_empty());
+    assert!(lists(running.clone(), gone()).is_err());
+    let ended = exit(running, 7).0;
+    assert_eq!(lists(ended.clone(), says("null")).unwrap(), [7]);
+    assert_eq!(lists(ended.clone(), gone()).unwrap(), [7]);
+    assert_eq!(lists(ended, says("[9]")).unwrap(), [9]);
+}
+
 /// The place of a job says, until the commit of its end, that it was done: no other job may take it within that step.
 #[test]
 fn a_job_that_begins_as_another_ends_has_a_place_of_its_own() {
