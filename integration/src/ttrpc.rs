@@ -456,14 +456,23 @@ impl Shim {
         events.iter().map(name).collect()
     }
 
+    /// Whether it is not containerd's own.
+    pub fn is_ours(&self) -> bool {
+        self.binary == host::shim()
+    }
+
+    fn told(&self, topic: &str) -> bool {
+        self.events.lock().expect("events").iter().any(|e| e.0 == topic)
+    }
+
     /// Ends what is left, and the shim with it.
     pub fn end(mut self) -> Vec<String> {
         let _ = self.kill("", 9, true);
         let _ = self.wait("");
         let deleted = self.call("Delete").is_ok();
         // The shim of containerd 2 may end with its last event untold. Ours may not.
-        if deleted && self.binary != host::shim() {
-            eventually("the deletion is told", || self.topics().iter().any(|t| t == "/tasks/delete"));
+        if !self.is_ours() && (deleted || self.told("/tasks/create")) {
+            eventually("the deletion is told", || self.told("/tasks/delete"));
         }
         let stream = self.client.ask("Shutdown", &self.target());
         // A shim may go without a last word.

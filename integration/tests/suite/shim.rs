@@ -3,7 +3,7 @@
 use integration::ttrpc::{Answer, Fifos, Message, Shim};
 use integration::{eventually, host, janitor, Peer, Run};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// containerd's own shim, where it is installed.
 fn theirs() -> Option<PathBuf> {
@@ -267,16 +267,31 @@ fn an_execs_streams_are_its_own() {
     });
 }
 
+/// Writes to both streams and ends when it may.
+const SAYS: &str = "echo out; echo err >&2; while [ ! -e /end ]; do sleep 0.01; done; cat /proc/self/fd/0";
+
+/// Starts what `SAYS`, whose streams are one file. Ours ends at once. The shim of containerd 2 closes the file for both streams when the
+/// first ends: there it ends when all is written.
+fn start_and_read(shim: &mut Shim, file: &Path) {
+    let end = shim.bundle.rootfs().join("end");
+    let written = || fs::read_to_string(file).is_ok_and(|t| t.lines().count() == 2);
+    if shim.is_ours() {
+        fs::write(&end, "").unwrap();
+    }
+    shim.call("Start").unwrap();
+    eventually("all is written", written);
+    fs::write(&end, "").unwrap();
+}
+
 #[test]
 fn streams_are_a_file() {
-    like_containerds("file", sh("echo out; echo err >&2; cat /proc/self/fd/0"), |shim, seen| {
+    like_containerds("file", sh(SAYS), |shim, seen| {
         let file = janitor::scratch().join("files").join(&shim.id).join("deep/log");
         let address = format!("file://{}", file.display());
         create(shim, ["", &address, &address]).unwrap();
-        shim.call("Start").unwrap();
+        start_and_read(shim, &file);
         seen.note(shim.wait("").unwrap().get(1));
         seen.answer("delete", &shim.call("Delete"));
-        eventually("all is written", || fs::read_to_string(&file).is_ok_and(|t| t.lines().count() == 2));
         seen.lines(&fs::read_to_string(&file).unwrap());
     });
 }
@@ -284,15 +299,14 @@ fn streams_are_a_file() {
 /// One file takes both streams, by a name as addresses write it, and who ships logs may read it.
 #[test]
 fn a_files_name_is_decoded_and_takes_both_streams() {
-    like_containerds("file-name", sh("echo out; echo err >&2"), |shim, seen| {
+    like_containerds("file-name", sh(SAYS), |shim, seen| {
         let dir = janitor::scratch().join("files").join(&shim.id);
         let (out, err) =
             (format!("file://{}/a%20l+g", dir.display()), format!("file://{}/other", dir.display()));
-        create(shim, ["", &out, &err]).unwrap();
-        shim.call("Start").unwrap();
-        seen.note(shim.wait("").unwrap().get(1));
         let file = dir.join("a l+g");
-        eventually("all is written", || fs::read_to_string(&file).is_ok_and(|t| t.lines().count() == 2));
+        create(shim, ["", &out, &err]).unwrap();
+        start_and_read(shim, &file);
+        seen.note(shim.wait("").unwrap().get(1));
         seen.lines(&fs::read_to_string(&file).unwrap());
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
         seen.note(format!("{mode:o} {}", dir.join("other").exists()));
