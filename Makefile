@@ -93,6 +93,6 @@ uninstall: ## take away what install put there
 	@$(IN)/install --remove "$(DESTDIR)" "$(PREFIX)"
 
 .PHONY: clean
-clean: ## remove target/ and the guests' images
+clean: ## remove target/, the guests' images and the fetched containerd 2
 	@$(CARGO) clean --quiet || rm -rf target
-	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/hydra-guest"
+	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/hydra-guest" "$${XDG_CACHE_HOME:-$$HOME/.cache}/hydra-containerd2"
