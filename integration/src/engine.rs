@@ -113,6 +113,9 @@ impl Kind {
     }
 }
 
+/// How the line ends that `Engine::kill` leaves in the log.
+pub const KILLED: &str = "daemons killed";
+
 impl Engine {
     fn start(name: &str, kind: Kind) -> Result<Engine, String> {
         let engine = Engine { dir: janitor::scratch().join(name), kind, bridge: kind.bridge() };
@@ -137,7 +140,7 @@ impl Engine {
             "PATH={dir}/bin:{} setsid dockerd --config-file {dir}/daemon.json \
              --data-root {dir}/data --exec-root {dir}/exec --pidfile {dir}/pid --host unix://{dir}/docker.sock \
              --bridge {bridge} --iptables=false --ip6tables=false --ip-masq=false --ip-forward=false {} {} \
-             >{} 2>&1 </dev/null &",
+             >>{} 2>&1 </dev/null &",
             host::path(),
             self.parent(),
             if self.kind == Kind::Debug { "-D" } else { "" },
@@ -157,6 +160,13 @@ impl Engine {
         Ok(())
     }
 
+    /// What the daemons have said of a container since the first start, and the lines of `kill`.
+    pub fn said_of(&self, id: &str) -> String {
+        let log = fs::read(self.dir.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        log.lines().filter(|l| l.contains(id) || l.ends_with(KILLED)).map(|l| format!("{l}\n")).collect()
+    }
+
     /// Ends the daemon and waits for that; its containers are left alone (live restore).
     pub fn halt(&self) {
         let pid = fs::read_to_string(self.dir.join("pid")).expect("the daemon's pid");
@@ -172,7 +182,7 @@ impl Engine {
     pub fn kill(&self) {
         let dir = self.dir.display();
         let kill = format!(
-            "p=\"$(cat {dir}/pid) $(cat {dir}/exec/containerd/containerd.pid)\"; kill -KILL $p; for p in $p; do \
+            "echo \"time=$(date -u +%FT%T.%N)Z {KILLED}\" >>{dir}/log; p=\"$(cat {dir}/pid) $(cat {dir}/exec/containerd/containerd.pid)\"; kill -KILL $p; for p in $p; do \
              while [ -d /proc/$p ] && ! grep -q 'State:.*Z' /proc/$p/status; do sleep 0.1; done; done; \
              rm -f {dir}/pid {dir}/exec/containerd/containerd.pid"
         );

@@ -16,6 +16,7 @@ const JOBS: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Starts a monitor for a container that has none. `Exists` if it has one.
 pub fn adopt(namespace: &str, id: &str) -> Result<i32> {
+    let head = start::begin(true)?;
     let directory = place::run_dir(namespace, id);
     let Some(state) = start::lock_state(&directory, false)? else {
         return Err(Error::new(Kind::Exists, format!("a monitor of {id} is running")));
@@ -37,7 +38,9 @@ pub fn adopt(namespace: &str, id: &str) -> Result<i32> {
         None => None,
     };
     let setup = root.setup.clone();
-    start::launch(setup, listener, Some((state, root)), true)
+    let pid = head.pid;
+    start::launch(head, setup, listener, Some((state, root)))?;
+    Ok(pid)
 }
 
 /// What the jobs came to that were under way: their processes outlive the heads, and what they did only the runtime can tell. Their

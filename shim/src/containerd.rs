@@ -59,6 +59,15 @@ pub(crate) fn bootstrap(flags: &Flags, bytes: &[u8]) -> Result<(RuncOptions, Boo
 
 /// Starts the monitor, which answers, or finds the one that there is: its address.
 fn start_monitor(flags: &Flags) -> Result<Option<String>> {
+    // What the head is to inherit comes before it.
+    adjust_oom_score();
+    if std::env::var_os("SCHED_CORE").is_some_and(|v| !v.is_empty()) {
+        sys::schedule_cores_alone().context(|| {
+            "core scheduling for the monitor, which SCHED_CORE in the environment asks for (a kernel with CONFIG_SCHED_CORE has it, on \
+             processors with more than one thread a core)"
+        })?;
+    }
+    let head = start::begin(true)?;
     let (options, params) = bootstrap(flags, &stdin()?)?;
     let bundle = std::env::current_dir()?;
     let config = start::config(&bundle);
@@ -72,9 +81,8 @@ fn start_monitor(flags: &Flags) -> Result<Option<String>> {
     };
     let sockets = if params.socket_dir.is_empty() { SOCKETS } else { &params.socket_dir };
     place::make(Path::new(sockets))?;
-    adjust_oom_score();
     if !options.shim_cgroup.is_empty() {
-        join_cgroup(&options.shim_cgroup)?;
+        join_cgroup(&options.shim_cgroup, head.pid)?;
     }
     let path = PathBuf::from(&grpc).join(&flags.namespace).join(&group);
     let socket = Path::new(sockets).join(sha256::hex(path.as_os_str().as_encoded_bytes()));
@@ -84,12 +92,6 @@ fn start_monitor(flags: &Flags) -> Result<Option<String>> {
     std::fs::write(&temporary, &address)
         .and_then(|()| std::fs::rename(&temporary, bundle.join("address")))
         .context(|| "writing the address")?;
-    if std::env::var_os("SCHED_CORE").is_some_and(|v| !v.is_empty()) {
-        sys::schedule_cores_alone().context(|| {
-            "core scheduling for the monitor, which SCHED_CORE in the environment asks for (a kernel with CONFIG_SCHED_CORE has it, on \
-             processors with more than one thread a core)"
-        })?;
-    }
     let Some(listener) = start::listen(&socket)? else { return Ok(Some(address)) };
     setup.namespace = flags.namespace.clone();
     setup.id = group.clone();
@@ -102,7 +104,7 @@ fn start_monitor(flags: &Flags) -> Result<Option<String>> {
     setup.debug = flags.debug;
     setup.directory = place::run_dir(&flags.namespace, &group).to_string_lossy().into_owned();
     setup.disk = place::disk_dir(&flags.namespace, &group).to_string_lossy().into_owned();
-    start::launch(setup, Some(listener), None, true)?;
+    start::launch(head, setup, Some(listener), None)?;
     Ok(None)
 }
 
@@ -115,8 +117,8 @@ fn adjust_oom_score() {
     }
 }
 
-/// Moves this process, and so the monitor that it is about to start, into a cgroup, which is made where it is missing.
-fn join_cgroup(path: &str) -> Result<()> {
+/// Moves the head into a cgroup, which is made where it is missing.
+fn join_cgroup(path: &str, pid: i32) -> Result<()> {
     let base = Path::new("/sys/fs/cgroup");
     let path = path.trim_start_matches('/');
     let roots: Vec<PathBuf> = match base.join("cgroup.controllers").exists() {
@@ -140,7 +142,7 @@ fn join_cgroup(path: &str) -> Result<()> {
             }
         }
         let file = directory.join("cgroup.procs");
-        std::fs::write(&file, "0").context(|| format!("writing {}", file.display()))?;
+        std::fs::write(&file, pid.to_string()).context(|| format!("writing {}", file.display()))?;
     }
     Ok(())
 }

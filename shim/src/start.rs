@@ -7,9 +7,12 @@ use crate::state::{Root, Setup};
 use crate::sys::map::{Map, UPGRADED, UPGRADE_WANTED};
 use crate::sys::{self, Fd, Side};
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+use nix::sys::socket::{
+    self, AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+};
 use nix::sys::stat::Mode;
 use std::ffi::CString;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
@@ -125,13 +128,13 @@ pub fn lock_state(directory: &Path, fresh: bool) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Starts the monitor's first head. `listener` is containerd's socket, where there is one. Returns the head's pid.
+/// Gives a head that was begun all it needs. `listener` is containerd's socket, where there is one.
 pub fn launch(
+    head: Head,
     setup: Setup,
     listener: Option<OwnedFd>,
     adopted: Option<(OwnedFd, Root)>,
-    daemon: bool,
-) -> Result<i32> {
+) -> Result<()> {
     let directory = Path::new(&setup.directory).to_path_buf();
     place::make(&directory)?;
     place::make(Path::new(&setup.disk))?;
@@ -162,29 +165,15 @@ pub fn launch(
     root.setup = setup;
     root.state.lost = root.setup.standalone;
     map.commit(&root.bytes())?;
-    if listener.is_some() && fresh {
-        answer(&root.setup.address)?;
-    }
-    let (pid, pidfd) = (AtomicI32::new(0), AtomicI32::new(-1));
-    let side = sys::fork_child(&pid, &pidfd).context(|| "starting the monitor")?;
-    match (side, daemon) {
-        (Side::Parent, true) => {
-            Fd(pidfd.into_inner()).close();
-            Ok(pid.load(SeqCst))
-        }
-        // Lazy: this process becomes the monitor and stays the starter's child; the other one asks it to run the container.
-        (Side::Child, false) => Ok(0),
-        (Side::Child, true) | (Side::Parent, false) => {
-            let held = [listener.as_ref().unwrap_or(&own), &own, &state, &events].map(sys::number);
-            let failed = become_monitor(&root.setup, held, daemon);
-            eprintln!("{}", failed.err().map_or(String::new(), |e| e.text().to_string()));
-            sys::exit_now(1)
-        }
+    hand_over(&head, [listener.as_ref().unwrap_or(&own), &own, &state, &events])?;
+    match listener.is_some() && fresh {
+        true => answer(&root.setup.address),
+        false => Ok(()),
     }
 }
 
 /// What containerd waits for, in the one form that every version from 1.4 on understands. It waits too until nobody has its pipe any
-/// more: before there is a second process that would have to let go of it.
+/// more: the head has let go of it.
 fn answer(address: &str) -> Result<()> {
     use std::io::Write;
     print!("{address}");
@@ -194,52 +183,116 @@ fn answer(address: &str) -> Result<()> {
     Ok(sys::set_stdio(null, null, null)?)
 }
 
-/// Executes this program anew, as a head: a clean image, whose memory holds nothing of what the start needed.
-fn become_monitor(setup: &Setup, held: [Fd; 4], daemon: bool) -> Result<()> {
+/// The process that becomes the first head, seen from the one that prepares what it needs. Dropped without it, the head ends.
+pub struct Head {
+    pub pid: i32,
+    link: OwnedFd,
+}
+
+/// Begins the first head, which waits. It is the first thing that is done: the memory that this process still has is all that the
+/// head keeps of it, and a second processor does the head's part meanwhile.
+pub fn begin(daemon: bool) -> Result<Head> {
+    let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
+    let (ours, its) = socket::socketpair(AddressFamily::Unix, kind, None, flags)?;
+    let (pid, pidfd) = (AtomicI32::new(0), AtomicI32::new(-1));
+    let side = sys::fork_child(&pid, &pidfd).context(|| "starting the monitor")?;
+    match (side, daemon) {
+        (Side::Parent, true) => {
+            Fd(pidfd.into_inner()).close();
+            Ok(Head { pid: pid.into_inner(), link: ours })
+        }
+        // Lazy: this process becomes the monitor and stays the starter's child; the other one asks it to run the container.
+        (Side::Child, false) => Ok(Head { pid: nix::unistd::getppid().as_raw(), link: ours }),
+        (Side::Child, true) | (Side::Parent, false) => {
+            let _ = become_head(&its, daemon);
+            sys::exit_now(1)
+        }
+    }
+}
+
+/// Waits for what a head needs, and is one.
+fn become_head(link: &OwnedFd, daemon: bool) -> Result<()> {
     if daemon {
         let _ = nix::unistd::setsid();
     }
-    let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty())?;
-    let up = |f: Fd| nix::fcntl::fcntl(f, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(30)).map(Fd);
-    let mut high = [Fd(0); 4];
-    for (to, from) in high.iter_mut().zip(held) {
-        *to = up(from)?;
-    }
-    sys::set_stdio(sys::number(&null), sys::number(&null), sys::number(&null))?;
-    for (from, number) in high.into_iter().zip([LISTENER, OWN, STATE, EVENTS]) {
-        sys::place(from, number)?;
-    }
+    let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    sys::set_stdio(sys::number(link), sys::number(&null), sys::number(&null))?;
+    // Also what whoever started this left open.
+    descriptors().into_iter().for_each(Fd::close);
     let _ = std::env::set_current_dir("/");
+    take_over(Fd(0))?;
+    let map = Map::open(Fd(STATE), false)?;
+    let setup = Root::decode(&map.committed())?.setup;
     let id = format!("{}/{}", setup.namespace, setup.id);
+    if sys::set_arguments(&["shim", "monitor", &id]) {
+        first_head(&map);
+    }
+    descriptors().into_iter().for_each(|fd| sys::keep_on_exec(fd, true));
     let args = ["shim", "monitor", &id].map(|a| CString::new(a).unwrap_or_default());
     nix::unistd::execv(c"/proc/self/exe", &args)
         .map(|never| match never {})
         .context(|| "executing the monitor")
 }
 
-/// The first head: everything it needs is open already.
-pub fn monitor() -> ! {
-    // After an upgrade every descriptor came along; after a start there are four.
+/// What this process has open beyond its standard streams.
+fn descriptors() -> Vec<Fd> {
     let listing = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let open: Vec<i32> = listing.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
-    open.into_iter().filter(|n| *n > 2).for_each(|n| sys::keep_on_exec(Fd(n), false));
-    // It was executed through /proc/self/exe, and would be called `exe` in lists of processes.
+    let numbers = listing.filter_map(|e| e.file_name().to_str()?.parse().ok());
+    numbers.filter(|n| *n > 2).map(Fd).collect()
+}
+
+/// Gives the head all it needs, at once: from now on there is a monitor, whatever becomes of this process.
+fn hand_over(head: &Head, held: [&OwnedFd; 4]) -> Result<()> {
+    let numbers = held.map(|fd| sys::number(fd).0);
+    let control = [ControlMessage::ScmRights(&numbers)];
+    let (link, text) = (sys::number(&head.link).0, [IoSlice::new(b"!")]);
+    socket::sendmsg::<()>(link, &text, &control, MsgFlags::MSG_NOSIGNAL, None)
+        .map(drop)
+        .context(|| "handing over to the monitor, whose process has ended")
+}
+
+/// Takes what `hand_over` gives, at the numbers that a monitor's descriptors have: nothing else is open.
+fn take_over(link: Fd) -> nix::Result<()> {
+    let mut space = nix::cmsg_space!([i32; 4]);
+    let mut text = [0];
+    let mut text = [IoSliceMut::new(&mut text)];
+    let message = socket::recvmsg::<()>(link.0, &mut text, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let rights = |control| match control {
+        ControlMessageOwned::ScmRights(fds) => Some(fds),
+        _ => None,
+    };
+    match message.cmsgs()?.find_map(rights) {
+        Some(fds) if fds == [LISTENER, OWN, STATE, EVENTS] => {}
+        _ => return Err(nix::errno::Errno::EPROTO),
+    }
+    let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty())?;
+    sys::place(sys::number(&null), link.0)
+}
+
+/// A program that was executed by a head: every descriptor came along.
+pub fn monitor() -> ! {
+    descriptors().into_iter().for_each(|fd| sys::keep_on_exec(fd, false));
+    match Map::open(Fd(STATE), false) {
+        Ok(map) => first_head(&map),
+        Err(_) => sys::exit_now(1),
+    }
+}
+
+/// The keeper, to begin with.
+fn first_head(map: &Map) -> ! {
+    // It may have been executed through /proc/self/exe, and would be called `exe` in lists of processes.
     let _ = nix::sys::prctl::set_name(c"shim");
     // Huge pages would make a small program large.
     sys::prctl(libc::PR_SET_THP_DISABLE, 1);
     sys::block_signals();
-    let map = match Map::open(Fd(STATE), false) {
-        Ok(map) => map,
-        Err(_) => sys::exit_now(1),
-    };
-    prepare(&map);
+    prepare(map);
     let header = map.header();
     if header.upgrade.load(SeqCst) == UPGRADE_WANTED {
         // The worker of the old program has waited, stopped, with descriptors of its own since the exec.
         sys::end_child(header.worker.load(SeqCst));
         header.upgrade.store(UPGRADED, SeqCst);
     }
-    crate::heads::run(&map)
+    crate::heads::run(map)
 }
 
 /// Descriptors that every head uses, whatever it is at the time.
@@ -258,13 +311,12 @@ fn prepare(map: &Map) {
 /// Replaces this process, the keeper, by the installed program: pid, children and descriptors stay. Returns why it didn't.
 pub fn exec_again(map: &Map) -> i32 {
     let Ok(root) = Root::decode(&map.committed()) else { return libc::EPROTO };
-    let listing = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let open: Vec<i32> = listing.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
-    open.iter().filter(|n| **n > 2).for_each(|n| sys::keep_on_exec(Fd(*n), true));
+    let open = descriptors();
+    open.iter().for_each(|fd| sys::keep_on_exec(*fd, true));
     let id = format!("{}/{}", root.setup.namespace, root.setup.id);
     let args = ["shim", "monitor", &id].map(|a| CString::new(a).unwrap_or_default());
     let exe = CString::new(root.setup.exe.as_bytes()).unwrap_or_default();
     let failed = nix::unistd::execv(&exe, &args).map_or_else(|e| e as i32, |never| match never {});
-    open.iter().filter(|n| **n > 2).for_each(|n| sys::keep_on_exec(Fd(*n), false));
+    open.iter().for_each(|fd| sys::keep_on_exec(*fd, false));
     failed
 }

@@ -41,7 +41,7 @@ pub fn run(options: &Options) -> Result<i32> {
     let place = Place::new(&namespace, &id);
     // An old record must not be taken for this run's.
     let _ = std::fs::remove_file(place.record(""));
-    start::launch(setup, None, None, !options.is("--lazy"))?;
+    start::launch(start::begin(!options.is("--lazy"))?, setup, None, None)?;
     create_and_start(&place, &bundle, options)
 }
 

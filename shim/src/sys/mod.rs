@@ -298,6 +298,26 @@ pub fn prctl(option: i32, value: u64) {
     unsafe { libc::prctl(option, value, 0, 0, 0) };
 }
 
+/// Writes other arguments over those that this process was started with, as lists of processes show them. False if they need more
+/// room, or if nobody tells where they are. `std::env::args` must not be asked afterwards.
+pub fn set_arguments(arguments: &[&str]) -> bool {
+    // proc_pid_stat(5): arg_start and arg_end are fields 48 and 49, and the first behind the name's parenthesis is 3.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+    let places: Vec<usize> = fields.skip(48 - 3).take(2).filter_map(|f| f.parse().ok()).collect();
+    let mut text: Vec<u8> = arguments.iter().flat_map(|a| a.bytes().chain([0])).collect();
+    match places[..] {
+        [start, end] if start > 0 && text.len() <= end.saturating_sub(start) => {
+            text.resize(end - start, 0);
+            // SAFETY: the kernel says that the arguments lie from `start` to `end`, on this process's own stack, which is writable and
+            // above everything that is in use; strings there are read by nobody any more.
+            unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), start as *mut u8, text.len()) };
+            true
+        }
+        _ => false,
+    }
+}
+
 /// Gives this process a core-scheduling cookie of its own, which its children inherit: none but they run beside them on one core.
 pub fn schedule_cores_alone() -> Result<()> {
     /// linux/prctl.h, which libc lacks: the option, its command, and that it is for the whole process.
