@@ -341,7 +341,7 @@ impl Shim {
     }
 
     /// A command line as containerd writes it.
-    fn command(binary: &Path, id: &str, address: &Path, dir: &Path, action: &str) -> Run {
+    pub fn command(binary: &Path, id: &str, address: &Path, dir: &Path, action: &str) -> Run {
         let address = address.to_str().expect("a path");
         Run::new(binary)
             .args(["-namespace", NAMESPACE, "-address", address, "-publish-binary", "/usr/bin/containerd"])

@@ -1,10 +1,14 @@
 //! What callers ask of the shim beyond the task service: options, the forms in which they come, groups, checkpoints.
 
-use integration::ttrpc::{Fifos, Message, Shim, NAMESPACE, TASK, TASK_V3};
+use integration::stepper::{self, Whose};
+use integration::ttrpc::{Client, Fifos, Message, Shim, NAMESPACE, TASK, TASK_V3};
 use integration::{eventually, host, janitor, Bundle, Peer, Run};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 const NONE: [&str; 3] = ["", "", ""];
 
@@ -318,7 +322,7 @@ fn core_scheduling_is_done_or_refused() {
         _ => drop(started.fails_with("SCHED_CORE")),
     }
     for pid in heads(&id) {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     let _ = fs::remove_dir_all(Path::new("/run/hydra-shim").join(NAMESPACE).join(&id));
 }
@@ -597,16 +601,56 @@ fn a_checkpoint_is_made_and_comes_back_to_life() {
     shim.end();
 }
 
+/// `start` killed at every system call in turn: either there is a whole monitor, or no process of one. Another start does.
+#[test]
+fn a_start_that_is_killed_leaves_no_half_of_a_monitor() {
+    ours!();
+    let id = id("half");
+    let bundle = Bundle::new(&id);
+    bundle.write();
+    let address = janitor::scratch().join("half.sock");
+    let start = || {
+        let mut start = Shim::command(&host::shim(), &id, &address, &bundle.dir, "start").command();
+        start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        start
+    };
+    let again = |what: &str| {
+        // The head ends when it hears that nobody prepares anything for it. One that is so young that the tracer had not let it go yet
+        // stays stopped when the tracer is gone.
+        let all = || {
+            let pids = host::processes_with(&id);
+            for pid in &pids {
+                let _ = kill(Pid::from_raw(*pid), Signal::SIGCONT);
+            }
+            pids
+        };
+        eventually(what, || all().is_empty() || (all() == heads(&id) && all().len() == 2));
+        assert!(start().status().expect("a start").success(), "{what}");
+        let socket = fs::read_to_string(bundle.dir.join("address")).expect(what);
+        let mut client = Client::connect(Path::new(socket.trim_start_matches("unix://")), TASK);
+        client.call("Shutdown", &Message::new().text(1, &id)).expect(what);
+        eventually(what, || all().is_empty());
+    };
+    let calls = stepper::run(start(), None).program;
+    again("undisturbed");
+    let step = if host::quick() { 10 } else { 1 };
+    for n in (1..=calls).step_by(step) {
+        let _ = stepper::run(start(), Some((Whose::Program, n)));
+        again(&format!("killed at call {n} of {calls}"));
+    }
+    println!("{calls} calls");
+}
+
 /// The older and the newer service are one and the same.
 #[test]
 fn both_versions_of_the_service_are_answered() {
     ours!();
     let shim = start("services", &[], sh("true"));
     for service in [TASK, TASK_V3] {
-        let mut client = integration::ttrpc::Client::connect(&shim.socket, service);
+        let mut client = Client::connect(&shim.socket, service);
         assert_eq!(client.call("State", &shim.target()).unwrap_err().code, 5);
     }
-    let mut client = integration::ttrpc::Client::connect(&shim.socket, "containerd.task.v4.Task");
+    let mut client = Client::connect(&shim.socket, "containerd.task.v4.Task");
     assert_eq!(client.call("State", &shim.target()).unwrap_err().code, 12);
     assert!(!Bundle::new("unused").dir.join("log").exists());
     shim.end();
