@@ -4,9 +4,13 @@
 use crate::bundle::Bundle;
 use crate::command::Run;
 use crate::{eventually, host, janitor};
+use nix::fcntl::{fcntl, FcntlArg, OFlag};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -499,9 +503,15 @@ impl Fifos {
             nix::unistd::mkfifo(&dir.join(stream), mode).expect("a FIFO");
         }
         for stream in ["stdout", "stderr"] {
-            let (path, output) = (dir.join(stream), output.clone());
+            // Opened before anybody is asked to write, as containerd does: what is written and closed with no reader there is lost.
+            let mut open = File::options();
+            open.read(true).custom_flags(libc::O_NONBLOCK);
+            let (mut file, output) = (open.open(dir.join(stream)).expect("a FIFO opened"), output.clone());
             std::thread::spawn(move || {
-                let mut file = File::open(path).expect("a FIFO opened");
+                // Until a writer is there, a read would find the end.
+                let mut first = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+                while poll(&mut first, PollTimeout::NONE).is_err() {}
+                fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).expect("a FIFO that blocks");
                 let mut chunk = [0; 65536];
                 while let Ok(n @ 1..) = file.read(&mut chunk) {
                     let mut output = output.lock().expect("output");
