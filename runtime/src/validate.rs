@@ -64,6 +64,19 @@ pub fn validate_process(process: &Process) -> Result<()> {
     if process.args.iter().chain(&process.env).chain([&process.cwd]).any(|s| s.contains('\0')) {
         invalid!("process: an argument, an environment variable or cwd holds a NUL byte");
     }
+    // The specification's environment is that of POSIX, and runc's words.
+    for entry in &process.env {
+        match entry.find('=') {
+            None => invalid!("invalid environment variable: missing '=': {entry:?}"),
+            Some(0) => invalid!("invalid environment variable: name cannot be empty: {entry:?}"),
+            Some(_) => {}
+        }
+    }
+    // setresuid(2) takes it for "as it is", and that is root.
+    let user = &process.user;
+    if user.additional_gids.iter().chain([&user.uid, &user.gid]).any(|id| *id == u32::MAX) {
+        invalid!("process.user: {} is no uid or gid", u32::MAX);
+    }
     if process.user.umask.is_some_and(|u| u > 0o777) {
         invalid!("process.user.umask: {:o} is more than 777", process.user.umask.unwrap_or(0));
     }

@@ -27,6 +27,16 @@ fn the_environment_is_the_one_given() {
 }
 
 #[test]
+fn what_is_no_variable_is_refused() {
+    differs!(Crun, "passes it on");
+    for entry in ["NAME", "=value", ""] {
+        let c = Container::new("badenv").with(|c| c["process"]["env"] = json!(["PATH=/bin", entry]));
+        c.run().fails_with("environment variable");
+        assert_eq!(c.leftovers(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn the_last_of_two_values_counts() {
     differs!(Crun, "passes both on");
     let c =

@@ -344,6 +344,25 @@ fn cve_2026_30892_users_are_numbers() {
     }
 }
 
+/// To setresuid(2) the greatest number means "as it is": who asks for that user must not be root.
+#[test]
+fn the_number_of_no_user_is_refused() {
+    differs!(Crun, "1.8 runs it as root");
+    const NOBODY: u32 = u32::MAX;
+    for user in [
+        json!({ "uid": NOBODY, "gid": 1000 }),
+        json!({ "uid": 1000, "gid": NOBODY }),
+        json!({ "uid": 1000, "gid": 1000, "additionalGids": [NOBODY] }),
+    ] {
+        let c = Container::new("nouser").args(&["true"]).with(|c| c["process"]["user"] = user);
+        c.run().fails();
+    }
+    let c = Container::sleeping("nouserexec").up();
+    for flag in ["--user=4294967295", "--user=1000:4294967295"] {
+        c.exec_with(&[flag], &["true"]).fails();
+    }
+}
+
 /// CVE-2023-25809: without a cgroup namespace the host's cgroup tree must not be writable from inside.
 #[test]
 fn cve_2023_25809_the_hosts_cgroups_cannot_be_written() {
