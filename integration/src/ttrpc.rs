@@ -321,7 +321,7 @@ impl Shim {
             address.display(),
         ));
         janitor::at_end(&format!(
-            "kill $(cat {dir}/shim.pid); for i in $(seq 50); do pkill -KILL -f -- 'monitor {NAMESPACE}/{id}$' || break; done"
+            "kill $(cat {dir}/shim.pid); pkill -KILL -f -- '-namespace {NAMESPACE} -id {id} '; for i in $(seq 50); do pkill -KILL -f -- 'monitor {NAMESPACE}/{id}$' || break; done"
         ));
         let log = bundle.dir.join("log");
         nix::unistd::mkfifo(&log, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("a FIFO");
