@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cgroup::layout::Version;
+
 use crate::error::Error;
 use crate::knobs::layers::{from_annotations, Layers};
 use crate::knobs::table::KNOBS;
@@ -86,9 +88,9 @@ pub fn resources(data: &[u8]) {
         Err(e) => check_refusal(&e, data.len()),
         Ok(given) => {
             let mut resources = cgroup::Resources::default();
-            base::merge(&mut resources, given.resources.clone());
+            base::merge(&mut resources, given.resources.clone(), Some(Version::V2));
             let once = resources.clone();
-            base::merge(&mut resources, given.resources);
+            base::merge(&mut resources, given.resources, Some(Version::V2));
             assert_eq!(resources, once);
         }
     }

@@ -4,20 +4,22 @@
 //! cpusets and pids), and huge pages, network tags, rdma and swappiness are applied instead of passed over.
 
 use cgroup::block::Device;
+use cgroup::layout::Version;
 use cgroup::resources::{BlockIo, Cpu, Memory, WeightDevice};
 use cgroup::Resources;
 use serde_json::Value;
 
-use super::limits::{throttles, upsert};
+use super::limits::{moved_swap, throttles, upsert};
 use super::value;
 use crate::error::{Error, Result};
 use crate::init::attrs::rdt::change as rdt;
 use crate::invalid;
 
-/// Lays `change` over `base`: absent, and for most numbers 0, means "as it is".
-pub fn merge(base: &mut Resources, change: Resources) {
+/// Lays `change` over `base`: absent, and for most numbers 0, means "as it is". What that is for swap depends on the version that
+/// the controller `memory` has.
+pub fn merge(base: &mut Resources, change: Resources, memory_version: Option<Version>) {
     if let Some(memory) = change.memory {
-        merge_memory(base.memory.get_or_insert_default(), &memory);
+        merge_memory(base.memory.get_or_insert_default(), &memory, memory_version);
     }
     if let Some(cpu) = change.cpu {
         merge_cpu(base.cpu.get_or_insert_default(), cpu);
@@ -44,10 +46,11 @@ pub fn merge(base: &mut Resources, change: Resources) {
     base.unified.extend(change.unified);
 }
 
-fn merge_memory(base: &mut Memory, change: &Memory) {
+fn merge_memory(base: &mut Memory, change: &Memory, version: Option<Version>) {
     fn set(known: &mut Option<i64>, new: Option<i64>) {
         *known = new.filter(|n| *n != 0).or(*known);
     }
+    let before = base.limit;
     set(&mut base.limit, change.limit);
     set(&mut base.reservation, change.reservation);
     set(&mut base.kernel, change.kernel);
@@ -55,6 +58,10 @@ fn merge_memory(base: &mut Memory, change: &Memory) {
     match (change.limit, change.swap.filter(|n| *n != 0)) {
         // Memory without limit makes no sense under a limit of memory and swap.
         (Some(-1), None) => base.swap = base.swap.map(|_| -1),
+        // v2 limits swap alone, and runc leaves that file as it is; v1 has the sum in a file, which stays as it is.
+        (Some(limit), None) if limit > 0 && version == Some(Version::V2) => {
+            base.swap = moved_swap(before, base.swap, limit);
+        }
         (_, swap) => set(&mut base.swap, swap),
     }
     base.swappiness = change.swappiness.or(base.swappiness);
@@ -206,7 +213,7 @@ mod tests {
         .unwrap();
         let flags =
             [("memory", "2M".to_string()), ("cpu-quota", "50000".into()), ("pids-limit", "-1".into())];
-        merge(&mut base, from_flags(&flags).unwrap());
+        merge(&mut base, from_flags(&flags).unwrap(), Some(Version::V1));
         assert_eq!(base.memory.as_ref().unwrap().limit, Some(2 << 20));
         assert_eq!(base.cpu.as_ref().unwrap().shares, Some(512));
         assert_eq!(base.cpu.as_ref().unwrap().cpus.as_deref(), Some("0"));
@@ -215,11 +222,28 @@ mod tests {
                        "memory":{"limit":-1}, "hydra":{"blkio.write-bps":"1MB","pids.limit":null}}"#;
         let given = from_json(json).unwrap();
         assert_eq!(given.knobs.len(), 2);
-        merge(&mut base, given.resources);
+        merge(&mut base, given.resources, None);
         assert_eq!(base.cpu.as_ref().unwrap().shares, Some(512));
         assert_eq!(base.memory.as_ref().unwrap().swap, Some(-1));
         let rates: Vec<_> = base.block_io.unwrap().throttle_read_bps_device.iter().map(|t| t.rate).collect();
         assert_eq!(rates, [0, 6]);
+    }
+
+    #[test]
+    fn a_limit_alone_leaves_v1_its_sum_and_v2_its_swap() {
+        let sum = |version, limit: i64| {
+            let mut base = Memory { limit: Some(100), swap: Some(150), ..Memory::default() };
+            merge_memory(&mut base, &Memory { limit: Some(limit), ..Memory::default() }, Some(version));
+            base.swap
+        };
+        assert_eq!(
+            [sum(Version::V1, 50), sum(Version::V2, 50), sum(Version::V2, 300)],
+            [Some(150), Some(100), Some(350)]
+        );
+        assert_eq!(
+            [sum(Version::V1, -1), sum(Version::V2, -1), sum(Version::V2, 0)],
+            [Some(-1), Some(-1), Some(150)]
+        );
     }
 
     #[test]

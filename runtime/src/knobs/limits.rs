@@ -380,7 +380,7 @@ fn put_memory(limits: &mut Limits, name: &str, asked: &Asked, world: &World<'_>)
 }
 
 /// A weaker sum of memory and swap follows the limit: the room for swap that was asked for stays.
-fn moved_swap(before: Option<i64>, sum: Option<i64>, limit: i64) -> Option<i64> {
+pub fn moved_swap(before: Option<i64>, sum: Option<i64>, limit: i64) -> Option<i64> {
     match (before, sum) {
         (_, Some(sum)) if sum <= 0 => Some(sum),
         (_, Some(_)) if limit < 0 => Some(-1),

@@ -109,7 +109,7 @@ impl Request {
     }
 
     /// Changes what the state says.
-    fn change(&self, saved: &mut Saved, own: &Resources) -> Result<()> {
+    fn change(&self, saved: &mut Saved, own: &Resources, layout: &Layout) -> Result<()> {
         let layers = &mut saved.layers;
         if self.config.is_some() {
             layers.config = self.config.clone();
@@ -136,7 +136,8 @@ impl Request {
             let mut change = self.change.clone();
             // Device rules are never updated: runc doesn't, and callers send stale ones.
             change.devices.clear();
-            base::merge(saved.base.get_or_insert_with(|| own.clone()), change);
+            let base = saved.base.get_or_insert_with(|| own.clone());
+            base::merge(base, change, layout.version_of("memory"));
         }
         Ok(())
     }
@@ -289,8 +290,8 @@ pub fn update(
 ) -> Result<Report> {
     let schemata = rdt::change::decide(subject.resctrl, subject.class, &request.schemata)?;
     let mut saved = subject.saved.clone();
-    request.change(&mut saved, subject.own)?;
     let layout = Layout::detect()?;
+    request.change(&mut saved, subject.own, &layout)?;
     let cgroup = Cgroup::open(subject.location).context("opening the container's cgroup")?;
     let resolver = Resolver::running(subject.pid);
     let mut new = limits_of(subject, &saved, &layout, &resolver, !request.says_devices())?;
