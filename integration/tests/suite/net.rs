@@ -548,7 +548,7 @@ fn namespace() -> HostSender {
 /// the queues hold loses packets, which TCP over a long path needs many seconds to get over.
 fn long_path(round_trip: u64) {
     const RATE: f64 = 2_500_000.0;
-    let c = Container::sleeping("netlong").with(|config| {
+    let c = Container::sleeping(&format!("netlong{round_trip}")).with(|config| {
         let volume = bundle::mount("/sender", "bind", sender().to_str().expect("a path"), &["rbind", "ro"]);
         config["mounts"].as_array_mut().expect("mounts").push(volume);
         // Who chooses cubic where it isn't the default needs it.
@@ -639,6 +639,12 @@ fn reaches(c: &Container, what: &str, side: &str, rate: f64) {
 fn a_round_trip_of_20_ms() {
     ours!();
     long_path(20);
+}
+
+#[test]
+fn a_round_trip_of_100_ms() {
+    ours!();
+    long_path(100);
 }
 
 /// net_cls and net_prio of v1 are mounted when the configuration asks, and carry the tags; never unasked.
