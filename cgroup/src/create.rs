@@ -243,32 +243,26 @@ fn inherit(path: &Path, mount: &Path, file: &str, new: bool) -> Result<String> {
 }
 
 /// Makes controllers available in a v2 cgroup. Usually they are, and one read shows it.
+///
+/// systemd takes back what it doesn't use itself, at any time, unless a cgroup below the root has it enabled too: between the two
+/// writes all may have to begin again.
 fn enable(branch: &Branch, dir: &Dir, wanted: &[&str]) -> Result<()> {
-    let lacks = |dir: &Dir| {
+    const TRIES: usize = 5;
+    let lacks = || {
         let present = dir.read("cgroup.controllers")?;
         let present: Vec<&str> = present.split_whitespace().collect();
         Ok::<_, Error>(wanted.iter().any(|w| !present.contains(w)))
     };
-    if !lacks(dir)? {
+    if !lacks()? {
         return Ok(());
     }
     let Ok(below) = branch.path.strip_prefix(&branch.mount) else { return Ok(()) };
-    let mut level = branch.mount.clone();
-    for part in below {
-        let dir = Dir::open(&level)?;
-        let offered = dir.read("cgroup.controllers")?;
-        let enabled = dir.read("cgroup.subtree_control")?;
-        let enabled: Vec<&str> = enabled.split_whitespace().collect();
-        let missing = offered.split_whitespace().filter(|c| !enabled.contains(c));
-        let missing: Vec<String> = missing.map(|c| format!("+{c}")).collect();
-        if !missing.is_empty() && dir.write("cgroup.subtree_control", &missing.join(" ")).is_err() {
-            // One that can't be had (another's processes, no privilege) must not cost the others. A limit that needs
-            // it fails when it is written.
-            for one in &missing {
-                let _ = dir.write("cgroup.subtree_control", one);
-            }
+    for pass in 1..=TRIES {
+        let wrote = enable_all(&branch.mount, below)?;
+        // What a whole second look finds nothing to do about isn't to be had.
+        if !lacks()? || (pass > 1 && !wrote) {
+            break;
         }
-        level.push(part);
     }
     let kind = dir.read("cgroup.type").unwrap_or_default();
     match kind.trim() {
@@ -278,6 +272,29 @@ fn enable(branch: &Branch, dir: &Dir, wanted: &[&str]) -> Result<()> {
         }
         kind => Err(unenterable(dir, kind)),
     }
+}
+
+/// Enables at each level from `mount` on what is to be had there. Whether anything wasn't enabled yet.
+fn enable_all(mount: &Path, below: &Path) -> Result<bool> {
+    let (mut level, mut wrote) = (mount.to_path_buf(), false);
+    for part in below {
+        let dir = Dir::open(&level)?;
+        let offered = dir.read("cgroup.controllers")?;
+        let enabled = dir.read("cgroup.subtree_control")?;
+        let enabled: Vec<&str> = enabled.split_whitespace().collect();
+        let missing = offered.split_whitespace().filter(|c| !enabled.contains(c));
+        let missing: Vec<String> = missing.map(|c| format!("+{c}")).collect();
+        wrote |= !missing.is_empty();
+        if !missing.is_empty() && dir.write("cgroup.subtree_control", &missing.join(" ")).is_err() {
+            // One that can't be had (another's processes, no privilege) must not cost the others. A limit that needs
+            // it fails when it is written.
+            for one in &missing {
+                let _ = dir.write("cgroup.subtree_control", one);
+            }
+        }
+        level.push(part);
+    }
+    Ok(wrote)
 }
 
 /// Below a threaded cgroup only threaded ones can have processes.

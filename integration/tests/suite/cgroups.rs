@@ -248,3 +248,35 @@ fn the_callers_cgroups_are_shown_to_who_has_none() {
         _ => assert!(shows("cgroup"), "{out}"),
     }
 }
+
+/// systemd takes controllers back that it has no use for, also while a cgroup is being made whose parents had them a moment ago.
+#[test]
+fn controllers_that_come_and_go_are_had() {
+    if host::cgroups() != host::Cgroups::V2 || host::systemd_driver() {
+        integration::skip!("cgroup v2, by files");
+    }
+    let base = format!("flap-{}", std::process::id());
+    let dir = std::path::Path::new("/sys/fs/cgroup").join(&base);
+    std::fs::create_dir_all(&dir).unwrap();
+    let control = dir.join("cgroup.subtree_control");
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let file = control.clone();
+    let flapping = std::thread::spawn(move || {
+        while stopped.recv_timeout(std::time::Duration::from_millis(1))
+            == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+        {
+            // Refused while a cgroup below has it enabled.
+            let _ = std::fs::write(&file, "-cpu");
+        }
+    });
+    for n in 0..30 {
+        let c = with_resources(&format!("flap{n}"), json!({ "cpu": { "shares": 100 } }))
+            .with(|c| c["linux"]["cgroupsPath"] = format!("/{base}/{n}/c").into());
+        c.create().ok();
+        c.delete_force();
+        std::fs::remove_dir(dir.join(n.to_string())).unwrap();
+    }
+    drop(stop);
+    flapping.join().unwrap();
+    std::fs::remove_dir(&dir).unwrap();
+}
