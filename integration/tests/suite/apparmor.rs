@@ -1,6 +1,6 @@
 //! Profiles of AppArmor, where the kernel confines by it.
 
-use integration::{differs, janitor, skip, Container, Run};
+use integration::{differs, host, janitor, skip, Container, Run};
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -43,6 +43,22 @@ fn confined(name: &str, profile: &str, script: &str) -> Container {
     let c =
         Container::sh(name, script).prepare(|root| fs::write(root.join("etc/secret"), "secret\n").unwrap());
     c.with(|c| c["process"]["apparmorProfile"] = profile.into())
+}
+
+/// As Podman starts a container with mapped users: in a mount namespace without securityfs.
+#[test]
+fn a_profile_confines_without_securityfs() {
+    let profile = match profile() {
+        Ok(profile) => profile,
+        Err(reason) => skip!("{reason}"),
+    };
+    let c = confined("unsecured", profile, CURRENT);
+    c.bundle.write();
+    let [runtime, root, bundle] = [&host::runtime(), &c.root, &c.bundle.dir].map(|p| p.display().to_string());
+    let line =
+        format!("umount -l /sys/kernel/security && {runtime} --root {root} run --bundle {bundle} {}", c.id);
+    let out = Run::new("unshare").args(["-m", "sh", "-c", &line]).out();
+    assert_eq!(out.stdout.trim(), format!("{profile} (enforce)"), "{out}");
 }
 
 #[test]

@@ -89,7 +89,7 @@ cases! {
     devices: "$P run --rm --network none --device /dev/null:/dev/mine:rw box stat -c '%t:%T %a' /dev/mine; $P run --rm --network none box ls /dev | sort";
     ulimits_and_sysctls: "$P run --rm --network none --ulimit nofile=123:456 --ulimit nproc=789:1000 --sysctl kernel.msgmax=9999 box sh -c 'ulimit -Sn; ulimit -Hn; ulimit -Su; cat /proc/sys/kernel/msgmax'";
     seccomp: "$P run --rm --network none box sh -c 'exec 2>&1; grep Seccomp: /proc/self/status; unshare -m true; echo $?'";
-    mount_table: "$P run --rm --network none box sh -c 'cut -d\" \" -f5,6 /proc/self/mountinfo | grep -v -e \"cgroup r[ow]\" -e /etc/ -e /run/.containerenv -e /proc/keys -e /proc/timer_list | sort'";
+    mount_table: "$P run --rm --network none box sh -c 'cut -d\" \" -f5,6 /proc/self/mountinfo | grep -v -e \"cgroup r[ow]\" -e /etc/ -e /run/.containerenv -e /proc/kcore -e /proc/keys -e /proc/timer_list | sort'";
     top: "$P run -d --name $N --network none box sleep 1000 >/dev/null; $P top $N comm; $P rm -f -t 0 $N";
     stats: "$P run -d --name $N --network none --memory 64m box sleep 1000 >/dev/null; $P stats --no-stream --format '{{.PIDs}}' $N; $P rm -f -t 0 $N";
     pod: "$P pod create --name $N-pod --network none --infra=false >/dev/null; $P run --rm --pod $N-pod box echo member; echo $?; $P pod rm -f -t 0 $N-pod >/dev/null; echo $?";

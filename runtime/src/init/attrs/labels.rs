@@ -8,10 +8,12 @@ use super::procfs;
 use crate::error::{Context, Error, Result};
 use crate::invalid;
 
-/// Whether the kernel confines by AppArmor.
+/// Whether the kernel confines by AppArmor. Its file in securityfs says so, or a process's own label does (Linux 5.8): Podman
+/// starts a container with mapped users where securityfs is not mounted.
 pub fn apparmor_enabled() -> bool {
     std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.first() == Some(&b'Y'))
-        && Path::new("/sys/kernel/security/apparmor").exists()
+        && (Path::new("/sys/kernel/security/apparmor").exists()
+            || std::fs::read("/proc/thread-self/attr/apparmor/current").is_ok())
 }
 
 /// Whether the kernel has SELinux with a policy loaded.
