@@ -273,7 +273,9 @@ fn make(
                 Request::Prepare => {
                     if let Some(cgroup) = cgroup.as_mut().filter(|_| deferred) {
                         // systemd makes a scope only around a process that exists.
-                        cgroup.attach(pid).context("putting the container's process into its cgroup")?;
+                        let knobs = &decided.knobs;
+                        let doing = "putting the container's process into its cgroup";
+                        cgroup.attach(pid).with_context(|| knobs.making(doing))?;
                         limit(container, &mut decided.knobs, cgroup)?;
                     }
                     prepare(&decided.plan, pid)?;
@@ -318,7 +320,7 @@ fn make_cgroup(
     resources.devices.extend(cgroup::devices::default_rules());
     let deferred = location.unit.is_some();
     let cgroup = Cgroup::create(&decided.layout, location.clone(), &resources, options)
-        .with_context(|| decided.knobs.making())?;
+        .with_context(|| decided.knobs.making("creating the container's cgroup"))?;
     for warning in cgroup.warnings() {
         log::warn!("{warning}");
     }

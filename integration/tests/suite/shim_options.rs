@@ -592,6 +592,7 @@ fn a_checkpoint_is_made_and_comes_back_to_life() {
         .text(2, shim.bundle.dir.to_str().unwrap())
         .text(8, image.to_str().unwrap())
         .any(10, "containerd.runc.v1.Options", options.encode());
+    eventually("the end is told", || shim.topics().iter().any(|t| t == "/tasks/delete"));
     shim.events.lock().unwrap().clear();
     shim.client.call("Create", &request).unwrap();
     eventually("it is told", || shim.topics() == ["/tasks/create"]);

@@ -195,7 +195,7 @@ fn enter_cgroup(
     let owner = crate::plan::cgroup_owner(spec);
     let more = cgroup::Options { rootless: container.state.rootless, owner, ..Default::default() };
     let mut cgroup = Cgroup::create(&limited.layout, location, &resources, more)
-        .with_context(|| limited.knobs.making())?;
+        .with_context(|| limited.knobs.making("creating the container's cgroup"))?;
     cgroup.attach(criu).context("putting criu into the container's cgroup")?;
     create::limit(container, &mut limited.knobs, &cgroup)?;
     let file = format!("/proc/{criu}/cgroup");

@@ -190,14 +190,14 @@ impl Applied {
 
     /// What was being done when the cgroup could not be made. The cgroup's own errors name the members of `linux.resources`,
     /// which people who set knobs never wrote: so these say what the knobs asked for.
-    pub fn making(&self) -> String {
+    pub fn making(&self, doing: &str) -> String {
         let effective = self.saved.layers.effective().unwrap_or_default();
         let asked = effective.0.iter().filter(|(name, _)| !name.starts_with("net."));
         let asked: Vec<String> =
             asked.map(|(name, asked)| format!("{name}: '{}' ({})", asked.text, asked.from)).collect();
         match asked.is_empty() {
-            true => "creating the container's cgroup".into(),
-            false => format!("creating the container's cgroup with the knobs {}", asked.join(", ")),
+            true => doing.into(),
+            false => format!("{doing} with the knobs {}", asked.join(", ")),
         }
     }
 
