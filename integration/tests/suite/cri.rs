@@ -205,7 +205,7 @@ fn pod(logs: &Path, group: &str) -> Message {
         .text(2, "pod")
         .text(3, logs.to_str().unwrap())
         // A server of names: else containerd wants the host's list of them, which not every host has.
-        .message(5, &Message::new().text(1, "127.0.0.1"))
+        .message(4, &Message::new().text(1, "127.0.0.1"))
         .message(7, &pair("hydra-shim.group", group))
         .message(7, &pair("hydra.pids.limit", "99"))
         .message(8, &Message::new().text(1, &cgroup))
