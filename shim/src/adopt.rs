@@ -16,7 +16,6 @@ const JOBS: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Starts a monitor for a container that has none. `Exists` if it has one.
 pub fn adopt(namespace: &str, id: &str) -> Result<i32> {
-    let head = start::begin(true)?;
     let directory = place::run_dir(namespace, id);
     let Some(state) = start::lock_state(&directory, false)? else {
         return Err(Error::new(Kind::Exists, format!("a monitor of {id} is running")));
@@ -38,6 +37,8 @@ pub fn adopt(namespace: &str, id: &str) -> Result<i32> {
         None => None,
     };
     let setup = root.setup.clone();
+    // Not before it is sure that there is something to take over: nothing here waits for it.
+    let head = start::begin(true)?;
     let pid = head.pid;
     start::launch(head, setup, listener, Some((state, root)))?;
     Ok(pid)

@@ -189,8 +189,8 @@ pub struct Head {
     link: OwnedFd,
 }
 
-/// Begins the first head, which waits. It is the first thing that is done: the memory that this process still has is all that the
-/// head keeps of it, and a second processor does the head's part meanwhile.
+/// Begins the first head, which waits. To be called early: the memory that this process has by then is what the head keeps of it, and
+/// a second processor does the head's part meanwhile.
 pub fn begin(daemon: bool) -> Result<Head> {
     let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
     let (ours, its) = socket::socketpair(AddressFamily::Unix, kind, None, flags)?;
