@@ -57,6 +57,40 @@ impl Drop for Own {
     }
 }
 
+/// What a cgroup will have is seen at one above it, which may go at any time with others' containers.
+#[test]
+fn a_neighbour_that_goes_says_nothing_about_files() {
+    let Some(own) = Own::new("neighbour") else { return };
+    let io = if own.layout.mode == Mode::V2 { "io.max" } else { "blkio.throttle.write_bps_device" };
+    let branch = own.location.branch(if own.layout.mode == Mode::V2 { "" } else { "blkio" }).cloned();
+    let Some(above) = branch.and_then(|b| Some(b.path.parent()?.to_path_buf())) else {
+        println!("SKIP no blkio controller");
+        return;
+    };
+    let limits = match own.layout.mode {
+        Mode::V2 => format!(r#"{{"unified": {{"{io}": "7:0 wbps=1000000"}}, "pids": {{"limit": 9}}}}"#),
+        _ => r#"{"blockIO": {"throttleWriteBpsDevice": [{"major": 7, "minor": 0, "rate": 1000000}]}}"#
+            .to_string(),
+    };
+    let limits = resources(&limits);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = fs::remove_dir(&above);
+                let _ = fs::create_dir(&above);
+            }
+        });
+        let end = Instant::now() + Duration::from_secs(2);
+        let mut seen = Ok(());
+        while Instant::now() < end && seen.is_ok() {
+            seen = cgroup::foresee(&own.layout, &own.location, &limits, &[]);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        seen.unwrap();
+    });
+}
+
 fn locate(layout: &Layout, path: &str) -> Location {
     let request = Request {
         manager: Manager::Cgroupfs,

@@ -136,7 +136,8 @@ fn what_is_done_without_the_daemons_they_learn() {
     };
     let docker = |args: &[&str]| engine.docker(args).ok().stdout.trim().to_string();
     let all = ["paused", "resumed", "killed", "deleted", "updated", "attached", "ended"];
-    let script = "i=0; while [ ! -e /end ]; do i=$((i+1)); echo tick $i; sleep 0.1; done; exit 33";
+    // It lingers after it was told to end, or who tells it would be killed with it.
+    let script = "i=0; while [ ! -e /end ]; do i=$((i+1)); echo tick $i; sleep 0.1; done; sleep 2; exit 33";
     let ids = all.map(|name| {
         let args =
             ["run", "-d", "--network", "none", "--runtime", "shimmed", "--pids-limit", "60", "--name", name];
