@@ -6,10 +6,24 @@ use integration::{eventually, host, skip, Run};
 
 const KILLS: u64 = 3;
 
-/// Lines that the container writes before it ends, one in some 50 ms. Those with a high number are started first and write the
-/// most; they end around and between the kills, some while the daemons are away.
+/// How many containers write in each of the two Dockers.
+fn containers() -> usize {
+    if full() {
+        100
+    } else {
+        20
+    }
+}
+
+/// Many write slower: each line is a program that starts, in all some 800 a second.
+fn slower() -> usize {
+    containers() / 20
+}
+
+/// Lines that the container writes before it ends, one in some 50 ms of twenty. Those with a high number are started first and write
+/// the most; they end around and between the kills, some while the daemons are away.
 fn lines(n: usize) -> usize {
-    60 + n * 20 + n * 37 % 150
+    (60 + n * 20 + n * 37 % 150) / slower()
 }
 
 fn code(n: usize) -> usize {
@@ -20,11 +34,12 @@ fn name(n: usize) -> String {
     format!("writer{n}")
 }
 
-fn start(engine: &Engine, runtime: &str, containers: usize) {
-    for n in (0..containers).rev() {
+fn start(engine: &Engine, runtime: &str) {
+    for n in (0..containers()).rev() {
         let script = format!(
-            "i=0; while [ $i -lt {} ]; do i=$((i+1)); echo line $i; sleep 0.05; done; exit {}",
+            "i=0; while [ $i -lt {} ]; do i=$((i+1)); echo line $i; sleep {}; done; exit {}",
             lines(n),
+            0.05 * slower() as f64,
             code(n)
         );
         let args =
@@ -44,9 +59,9 @@ struct Ledger {
 }
 
 /// No line of a log may be doubled or out of order.
-fn ledger(engine: &Engine, containers: usize) -> Ledger {
+fn ledger(engine: &Engine) -> Ledger {
     let mut ledger = Ledger::default();
-    for n in 0..containers {
+    for n in 0..containers() {
         let ended = engine.cli().args(["wait", &name(n)]).patient(4).ok().stdout;
         if ended.trim() != code(n).to_string() {
             let id = engine.docker(&["inspect", "-f", "{{.Id}}", &name(n)]).ok().stdout;
@@ -99,9 +114,8 @@ fn both_daemons_killed_under_writing_containers() {
         Ok(both) => both,
         Err(reason) => skip!("{reason}"),
     };
-    let containers = if full() { 100 } else { 20 };
-    start(&theirs, "runc", containers);
-    start(&ours, "shimmed", containers);
+    start(&theirs, "runc");
+    start(&ours, "shimmed");
     let id = ours.docker(&["inspect", "-f", "{{.Id}}", &name(0)]).ok().stdout.trim().to_string();
     for round in 0..KILLS {
         for engine in [&ours, &theirs] {
@@ -117,8 +131,8 @@ fn both_daemons_killed_under_writing_containers() {
         let fresh = ["run", "--rm", "--network", "none", "--runtime", "shimmed", IMAGE, "sh", "-c", "exit 9"];
         ours.cli().args(fresh).out().exits(9);
     }
-    let [ours, theirs] = [ledger(&ours, containers), ledger(&theirs, containers)];
-    println!("{containers} containers, {KILLS} kills of both daemons: {ours:?} with our monitor, {theirs:?} with containerd's");
+    let [ours, theirs] = [ledger(&ours), ledger(&theirs)];
+    println!("{} containers, {KILLS} kills of both daemons: {ours:?} with our monitor, {theirs:?} with containerd's", containers());
     assert!(ours.lines_lost <= theirs.lines_lost, "{ours:?} {theirs:?}");
     // With its own shim containerd, from 1.7 on, deletes at its start what has ended, and nobody learns how.
     assert!(ours.wrong.is_empty(), "{}", ours.wrong.join("\n"));
