@@ -118,10 +118,9 @@ fn a_unit_lives_and_keeps_its_limits_over_a_reload() {
 
     // An update is a transaction over properties and files, and undone as one.
     let update = resources(r#"{"pids":{"limit":70},"cpu":{"shares":1024}}"#);
-    let unit = own.location.unit.clone().unwrap();
     let plan = cgroup.plan(&own.layout, &update).unwrap();
     let mut failing = Transaction::new();
-    failing.step(PropertyStep::new(&unit, own.layout.mode, &update).unwrap().unwrap());
+    failing.step(PropertyStep::new(&cgroup, &update).unwrap().unwrap());
     failing.writes(&cgroup, &plan.writes).unwrap();
     failing.pair("foreign", || Err(cgroup::Error::new(Kind::System, "no")), || Ok(()));
     let e = failing.run().unwrap_err();
@@ -130,10 +129,9 @@ fn a_unit_lives_and_keeps_its_limits_over_a_reload() {
     assert_eq!(own.show("TasksMax"), "50");
 
     let mut done = Transaction::new();
-    done.step(
-        PropertyStep::new(&unit, own.layout.mode, &resources(r#"{"pids":{"limit":70}}"#)).unwrap().unwrap(),
-    );
-    let plan = cgroup.plan(&own.layout, &resources(r#"{"pids":{"limit":70}}"#)).unwrap();
+    let update = resources(r#"{"pids":{"limit":70}}"#);
+    done.step(PropertyStep::new(&cgroup, &update).unwrap().unwrap());
+    let plan = cgroup.plan(&own.layout, &update).unwrap();
     done.writes(&cgroup, &plan.writes).unwrap();
     done.run().unwrap();
     check("70");

@@ -86,6 +86,13 @@ pub fn systemd_driver() -> bool {
     std::env::var("CGROUP_DRIVER").is_ok_and(|d| d == "systemd")
 }
 
+/// Whether the kernel is older than this version.
+pub fn kernel_before(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|n| n.trim().parse::<u32>().ok());
+    (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(0)) < (major, minor)
+}
+
 /// How the host's cgroups are mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cgroups {

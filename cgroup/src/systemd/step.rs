@@ -2,30 +2,71 @@
 
 use super::{properties, Manager, Property, Value};
 use crate::apply::{Change, Step, Undo};
-use crate::error::Result;
+use crate::cgroup::Cgroup;
+use crate::error::{Kind, Result};
 use crate::layout::Mode;
 use crate::location::Unit;
 use crate::resources::Resources;
 
 /// Comes before the writes to the unit's files: systemd writes them too, in its own rounding.
-pub struct PropertyStep {
+///
+/// On v1 it also makes the list of devices anew with every change: for a moment none is allowed. The processes are frozen meanwhile, or
+/// they would be denied /dev/null.
+pub struct PropertyStep<'a> {
     manager: Manager,
+    cgroup: &'a Cgroup,
+    /// The processes are frozen, by this step.
+    held: bool,
     unit: Unit,
     wanted: Vec<Property>,
     before: Vec<Property>,
 }
 
-impl PropertyStep {
-    /// For a container's unit, to hold those of `resources` that systemd knows. `None` if it knows none of them. Device
-    /// rules are not changed.
-    pub fn new(unit: &Unit, mode: Mode, resources: &Resources) -> Result<Option<PropertyStep>> {
+impl<'a> PropertyStep<'a> {
+    /// For the unit of a container's cgroup, to hold those of `resources` that systemd knows. `None` if it knows none of them, or
+    /// there is no unit. Device rules are not changed.
+    pub fn new(cgroup: &'a Cgroup, resources: &Resources) -> Result<Option<PropertyStep<'a>>> {
+        let Some(unit) = &cgroup.location().unit else { return Ok(None) };
+        let mode = cgroup.location().mode;
         let resources = Resources { devices: Vec::new(), ..resources.clone() };
         if properties(mode, &resources, None)?.is_empty() {
             return Ok(None);
         }
         let manager = Manager::connect(unit.user)?;
         let wanted = properties(mode, &resources, manager.version())?;
-        Ok(Some(PropertyStep { manager, unit: unit.clone(), wanted, before: Vec::new() }))
+        Ok(Some(PropertyStep {
+            manager,
+            cgroup,
+            held: false,
+            unit: unit.clone(),
+            wanted,
+            before: Vec::new(),
+        }))
+    }
+
+    fn set(&mut self, properties: &[Property]) -> Result<()> {
+        if properties.is_empty() {
+            return Ok(());
+        }
+        if self.cgroup.location().mode != Mode::V2 && !self.held && !self.cgroup.is_frozen()? {
+            self.cgroup.freeze()?;
+            self.held = true;
+        }
+        let done = self.manager.set(&self.unit.name, properties);
+        if self.held {
+            // Its processes stand still until this is done by `undo` or `recover`.
+            self.cgroup.thaw().map_err(|e| e.with_kind(Kind::Half))?;
+            self.held = false;
+        }
+        done
+    }
+
+    /// What lets the processes run on if this one dies while they are frozen.
+    fn thawing(&self) -> Option<Undo> {
+        let dir = self.cgroup.dir("freezer").filter(|_| self.cgroup.location().mode != Mode::V2)?;
+        let frozen = self.cgroup.is_frozen().unwrap_or(false);
+        let undo = Undo::File { dir: dir.path().into(), file: "freezer.state".into(), line: "THAWED".into() };
+        (!frozen).then_some(undo)
     }
 
     fn present(&self, name: &str) -> Option<&Value> {
@@ -84,7 +125,7 @@ fn show(value: &Value) -> String {
     }
 }
 
-impl Step for PropertyStep {
+impl Step for PropertyStep<'_> {
     fn name(&self) -> String {
         format!("systemd unit {}", self.unit.name)
     }
@@ -107,17 +148,15 @@ impl Step for PropertyStep {
     }
 
     fn apply(&mut self) -> Result<()> {
-        match self.wanted.is_empty() {
-            true => Ok(()),
-            false => self.manager.set(&self.unit.name, &self.wanted),
-        }
+        let wanted = std::mem::take(&mut self.wanted);
+        let done = self.set(&wanted);
+        self.wanted = wanted;
+        done
     }
 
     fn undo(&mut self) -> Result<()> {
-        match self.wanted.is_empty() {
-            true => Ok(()),
-            false => self.manager.set(&self.unit.name, &self.back()),
-        }
+        let back = self.back();
+        self.set(&back)
     }
 
     fn stirs(&self) -> bool {
@@ -125,10 +164,11 @@ impl Step for PropertyStep {
     }
 
     fn journal(&self) -> Vec<Undo> {
-        match self.wanted.is_empty() {
-            true => Vec::new(),
-            false => vec![Undo::Unit { unit: self.unit.clone(), properties: self.back() }],
+        if self.wanted.is_empty() {
+            return Vec::new();
         }
+        let unit = Undo::Unit { unit: self.unit.clone(), properties: self.back() };
+        [self.thawing(), Some(unit)].into_iter().flatten().collect()
     }
 }
 

@@ -54,7 +54,11 @@ fn exec_has_its_own_cpu_affinity() {
         })
     };
     ask(json!({ "final": "1" })).ok().says("1");
-    ask(json!({ "initial": "0" })).ok().says("0");
+    let initial = ask(json!({ "initial": "0" })).ok();
+    // Linux before 6.2 gives who enters a cpuset all of its CPUs, and a final list was not asked for.
+    if !host::kernel_before(6, 2) {
+        initial.says("0");
+    }
     ask(json!({ "initial": "0", "final": "1" })).ok().says("1");
     ask(json!({ "final": "x" })).fails_with("CPUAffinity");
 }

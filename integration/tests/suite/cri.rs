@@ -147,10 +147,11 @@ disable = true
     }
 
     /// A pod of one container under the handler of that name: the container's id, and how to take the pod away.
-    pub fn pod(&self, handler: &str, script: &str) -> (String, Message) {
+    /// `parent` is the pod's cgroup, in the words of the handler's driver.
+    pub fn pod(&self, handler: &str, parent: &str, script: &str) -> (String, Message) {
         let logs = self.dir.join("logs");
         fs::create_dir_all(&logs).unwrap();
-        let config = pod(&logs, "container");
+        let config = pod(&logs, "container", parent);
         let sandbox =
             self.call("RunPodSandbox", &Message::new().message(1, &config).text(2, handler)).get_text(1);
         let request = Message::new().text(1, &sandbox).message(2, &container("one", script, "container"));
@@ -195,11 +196,15 @@ fn pair(key: &str, value: &str) -> Message {
     Message::new().text(1, key).text(2, value)
 }
 
+/// A cgroup for pods, where no systemd minds.
+pub fn parent() -> String {
+    format!("/{}/pods", janitor::name())
+}
+
 /// The configuration of the pod, with knobs as annotations.
-fn pod(logs: &Path, group: &str) -> Message {
+fn pod(logs: &Path, group: &str, parent: &str) -> Message {
     let metadata =
         Message::new().text(1, "pod").text(2, &format!("uid-{group}")).text(3, "default").number(4, 0);
-    let cgroup = format!("/{}/pods", janitor::name());
     Message::new()
         .message(1, &metadata)
         .text(2, "pod")
@@ -208,7 +213,7 @@ fn pod(logs: &Path, group: &str) -> Message {
         .message(4, &Message::new().text(1, "127.0.0.1"))
         .message(7, &pair("hydra-shim.group", group))
         .message(7, &pair("hydra.pids.limit", "99"))
-        .message(8, &Message::new().text(1, &cgroup))
+        .message(8, &Message::new().text(1, parent))
 }
 
 fn container(name: &str, script: &str, group: &str) -> Message {
@@ -237,7 +242,7 @@ fn monitors(ids: &[&String]) -> usize {
 fn a_pod_lives(containerd: &Containerd, group: &str) {
     let logs = containerd.dir.join(format!("logs-{group}"));
     fs::create_dir_all(&logs).unwrap();
-    let config = pod(&logs, group);
+    let config = pod(&logs, group, &parent());
     let request = Message::new().message(1, &config).text(2, "hydra");
     let sandbox = containerd.call("RunPodSandbox", &request).get_text(1);
     let mut ids = vec![sandbox.clone()];

@@ -68,13 +68,13 @@ fn a_runtime_class_runs_a_pod() {
     let class = block("runtime-class");
     let handler = class.lines().find_map(|l| l.strip_prefix("handler: ")).expect("a handler");
     let shown = block("config.toml").replace("version = 2", "");
-    let section = match Path::new("/run/systemd/system").exists() {
-        true => shown,
-        false => shown.replace("SystemdCgroup = true", "SystemdCgroup = false"),
+    let (section, parent) = match Path::new("/run/systemd/system").exists() {
+        true => (shown, "/hydratest.slice".to_string()),
+        false => (shown.replace("SystemdCgroup = true", "SystemdCgroup = false"), crate::cri::parent()),
     };
     let containerd = crate::cri::Containerd::new('k', &section);
     containerd.import();
-    let (id, pod) = containerd.pod(handler, "echo up; sleep 1000000");
+    let (id, pod) = containerd.pod(handler, &parent, "echo up; sleep 1000000");
     assert_eq!(containerd.exec(&id, &["sh", "-c", "hostname; exit 3"]), ("pod\n".into(), 3));
     // Ours keeps the configuration beside the state.
     assert!(Path::new("/run/containerd/runc/k8s.io").join(&id).join("config.json").exists());

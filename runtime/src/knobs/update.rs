@@ -330,13 +330,9 @@ pub fn update(
 
     let record = RefCell::new(saved.net.clone());
     let mut all = Transaction::new();
-    if let Some(unit) = &subject.location.unit {
-        // What only the files know is lost at systemd's next daemon-reload.
-        if let Some(step) =
-            PropertyStep::new(unit, subject.location.mode, &new.of_unit(subject.location.mode))?
-        {
-            all.step(step);
-        }
+    // What only the files know is lost at systemd's next daemon-reload.
+    if let Some(step) = PropertyStep::new(&cgroup, &new.of_unit(subject.location.mode))? {
+        all.step(step);
     }
     all.writes(&cgroup, &lifted)?.writes(&cgroup, &plan.writes)?.writes(&cgroup, &raw)?;
     if let Some(schemata) = schemata {
