@@ -11,6 +11,7 @@ mod exec;
 pub mod join;
 pub mod rootfs;
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -88,7 +89,9 @@ impl Init<'_> {
 
 /// The whole life of the child; never returns.
 pub fn run(init: Init<'_>, link: ToParent) -> ! {
-    let code = match become_container(init, &link) {
+    // Its descriptors are closed by number (`keep_only`), not by their owners.
+    let init = ManuallyDrop::new(init);
+    let code = match become_container(&init, &link) {
         Ok(never) => match never {},
         Err(e) => {
             link.fail(&e);
@@ -100,26 +103,79 @@ pub fn run(init: Init<'_>, link: ToParent) -> ! {
 
 enum Never {}
 
-fn become_container(init: Init<'_>, link: &ToParent) -> Result<Never> {
+fn become_container(init: &Init<'_>, link: &ToParent) -> Result<Never> {
+    hide(init, link)?;
     if init.needs_go_between() {
-        enter_and_fork(&init, link)?;
+        enter_and_fork(init, link)?;
     }
     process::reset_signals();
     // A process that waits as a copy of `create` must not look like a `create` that hangs.
     crate::sys::entry::set_command_line("runtime init");
     // EPERM: already a leader, in a new pid namespace.
     let _ = nix::unistd::setsid();
-    join_cgroups(&init)?;
-    enter_namespaces(&init, link)?;
-    let mut program = match &init.root {
-        Some(root) => in_new_root(&init, root, link)?,
-        None => in_present_root(&init, link)?,
-    };
-    creds::apply(&init, link)?;
+    join_cgroups(init)?;
+    enter_namespaces(init, link)?;
+    match &init.root {
+        Some(root) => in_new_root(init, root, link)?,
+        None => in_present_root(init, link)?,
+    }
+    creds::labels_and_attributes(init)?;
+    // From here on paths of the image are followed. None may lead through a descriptor of the host: the kernel resolves the
+    // program's path, or an interpreter's, before it closes what is close-on-exec (CVE-2019-5736, CVE-2024-21626).
+    keep_only(init, link, &[])?;
+    let mut program = exec::Program::new(init)?;
+    creds::apply(init, link)?;
     program.find()?;
-    creds::filter_last(&init, link)?;
+    creds::filter_last(init, link)?;
     link.ask(Request::Ready)?;
-    run_program(&init, program)
+    run_program(init, program)
+}
+
+/// Before a process of the container's can see this one: it can't be traced (CVE-2016-9962), and for `exec`, into a pid namespace
+/// where others wait, it holds no more descriptors than it needs. Tracing by CAP_SYS_PTRACE over the host can't be denied.
+fn hide(init: &Init<'_>, link: &ToParent) -> Result<()> {
+    if init.root.is_none() {
+        let joined = init.join.iter().map(|(_, fd)| fd);
+        let used: Vec<BorrowedFd<'_>> = joined
+            .chain(&init.cgroups)
+            .chain(&init.console_socket)
+            .chain([&init.procfs])
+            .map(AsFd::as_fd)
+            .collect();
+        keep_only(init, link, &used)?;
+    }
+    // An undumpable process's files in /proc belong to root. Who is not has to write the id maps of a new user namespace, which
+    // nobody else is in, and can't set the score later.
+    let root = nix::unistd::geteuid().is_root();
+    if !root && init.needs_go_between() {
+        if let Some(score) = init.plan.process.oom_score_adj {
+            attrs::oom::apply_own(init.procfs.as_fd(), score)?;
+        }
+    }
+    if root || init.needs_go_between() {
+        undumpable()?;
+    }
+    Ok(())
+}
+
+fn undumpable() -> Result<()> {
+    nix::sys::prctl::set_dumpable(false).context("hiding from the container's processes")
+}
+
+/// Closes all descriptors but the standard streams, those that the program gets, what `start` and the link need, and `more`.
+fn keep_only(init: &Init<'_>, link: &ToParent, more: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut keep: Vec<BorrowedFd<'_>> = more.to_vec();
+    keep.push(link.as_fd());
+    if let Start::Fifo { fifo, errors } = &init.start {
+        keep.extend([fifo.as_fd(), errors.as_fd()]);
+    }
+    // It may have been the log's.
+    log::set_max_level(log::LevelFilter::Off);
+    process::close_from(3 + init.preserve_fds as i32, &keep, || {
+        let names = attrs::procfs::list(init.procfs.as_fd(), "thread-self/fd")?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    })
+    .map_err(|e: Error| e.context("closing descriptors of the host's"))
 }
 
 /// In the go-between: joins, then clones the container's process as a sibling and ends. Returns in the clone.
@@ -162,8 +218,8 @@ fn enter_namespaces(init: &Init<'_>, link: &ToParent) -> Result<()> {
     if init.loses_privileges() {
         process::set_ids(Some(0), Some(0)).context("becoming root in the user namespace")?;
     }
-    // Not before: an undumpable process's files in /proc belong to the host's root, who may not be us.
-    nix::sys::prctl::set_dumpable(false).context("hiding from the container's processes")?;
+    // Again: becoming root may have made it dumpable (fs.suid_dumpable).
+    undumpable()?;
     if init.prepare {
         link.ask(Request::Prepare)?;
     }
@@ -173,7 +229,7 @@ fn enter_namespaces(init: &Init<'_>, link: &ToParent) -> Result<()> {
     Ok(())
 }
 
-fn in_new_root<'a>(init: &'a Init<'_>, root: &'a Root<'_>, link: &ToParent) -> Result<exec::Program<'a>> {
+fn in_new_root(init: &Init<'_>, root: &Root<'_>, link: &ToParent) -> Result<()> {
     let plan = init.plan;
     if let Some(name) = &plan.keyring {
         let in_user_namespace = plan.namespaces.has(libc::CLONE_NEWUSER);
@@ -204,8 +260,7 @@ fn in_new_root<'a>(init: &'a Init<'_>, root: &'a Root<'_>, link: &ToParent) -> R
     hooks::run("createContainer", root.create_container, &state, Some(&[]))?;
     prepared.pivot(root.plan)?;
     attrs::sysctl::apply(&plan.sysctls, init.procfs.as_fd())?;
-    rootfs::finish(root.plan)?;
-    exec::Program::new(init)
+    rootfs::finish(root.plan)
 }
 
 /// The state as this process sees it: its own pid, in its own pid namespace.
@@ -213,14 +268,14 @@ fn own_state<'a>(state: &OciState<'a>, status: Status) -> OciState<'a> {
     OciState { status: status.as_str(), pid: nix::unistd::getpid().as_raw(), ..*state }
 }
 
-fn in_present_root<'a>(init: &'a Init<'_>, link: &ToParent) -> Result<exec::Program<'a>> {
+fn in_present_root(init: &Init<'_>, link: &ToParent) -> Result<()> {
     if let Some(name) = &init.plan.keyring {
         attrs::keyring::join(name, init.plan.process.selinux_label.as_deref(), init.procfs.as_fd())?;
     }
     if init.plan.process.terminal {
         console::attach(init, link, None)?;
     }
-    exec::Program::new(init)
+    Ok(())
 }
 
 /// Waits for the go-ahead, then becomes the program.

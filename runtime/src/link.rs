@@ -59,6 +59,12 @@ pub fn pair() -> Result<(ToChild, ToParent)> {
     Ok((ToChild(a), ToParent(b)))
 }
 
+impl AsFd for ToParent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl ToParent {
     pub(crate) fn send(&self, text: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let Some(fd) = fd else {

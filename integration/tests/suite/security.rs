@@ -6,6 +6,7 @@ use integration::{differs, host, Container, Run};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{symlink, PermissionsExt};
+use std::path::Path;
 
 /// CVE-2019-5736: the container executes the runtime that enters it (its own /proc/self/exe), gets hold of that program
 /// file, and writes to it once nobody executes it any more. Here on a copy, so that a success does no harm.
@@ -59,6 +60,94 @@ fn cve_2024_21626_no_descriptor_leads_to_the_host() {
             "{fd}: {out}"
         );
     }
+}
+
+/// The kernel looks a program up before it closes what is close-on-exec: no link of the image may lead through a descriptor of
+/// the runtime's, as program, or as the list of users.
+#[test]
+fn cve_2019_5736_no_program_of_the_hosts_is_reached() {
+    let victim = integration::janitor::scratch().join("reached");
+    fs::create_dir_all(&victim).unwrap();
+    fs::copy(integration::bundle::template().join("bin/sh"), victim.join("sh")).unwrap();
+    fs::write(victim.join("passwd"), "root:x:0:0:root:/reached:/bin/sh\n").unwrap();
+    let through = |fd: i32, name: &str| {
+        format!("/proc/self/fd/{fd}{}{}", "/..".repeat(20), victim.join(name).display())
+    };
+    let linked = |root: &Path| {
+        for fd in 3..45 {
+            fs::create_dir(root.join(format!("by{fd}"))).unwrap();
+            symlink(through(fd, "sh"), root.join(format!("by{fd}/sh"))).unwrap();
+        }
+    };
+    let waiting = Container::sleeping("reach").prepare(linked).up();
+    for fd in 3..45 {
+        let name = format!("/by{fd}/sh");
+        let out = waiting.exec(&[&name, "-c", "echo reached"]);
+        assert!(out.code != 0 && !out.stdout.contains("reached"), "{fd}: {out}");
+    }
+    for fd in 3..45 {
+        let name = format!("/by{fd}/sh");
+        let c = Container::new("reached").args(&[&name, "-c", "echo reached"]).prepare(linked);
+        let out = c.run();
+        assert!(out.code != 0 && !out.stdout.contains("reached"), "{fd}: {out}");
+    }
+    for fd in 3..45 {
+        let c = Container::sh("passwd", "echo $HOME").prepare(|root| {
+            let passwd = root.join("etc/passwd");
+            let _ = fs::remove_file(&passwd);
+            symlink(through(fd, "passwd"), passwd).unwrap();
+        });
+        let c = c.with(|c| c["process"]["env"] = json!(["PATH=/bin:/usr/bin"]));
+        c.run().ok().says("/");
+    }
+}
+
+/// A container's process that may trace others sees one that waits for `start`, and through /proc its descriptors.
+#[test]
+fn a_waiting_process_holds_nothing_of_the_hosts() {
+    differs!(Runc, "looks into how ours does it");
+    differs!(Crun, "looks into how ours does it");
+    let c = Container::sleeping("holds");
+    c.create().ok();
+    let dir = format!("/proc/{}/fd", c.pid());
+    for entry in fs::read_dir(&dir).unwrap().flatten() {
+        let (fd, target) = (entry.file_name(), fs::read_link(entry.path()).unwrap());
+        let number: i32 = fd.to_str().unwrap().parse().unwrap();
+        let file = fs::metadata(entry.path()).unwrap();
+        assert!(number < 3 || !file.is_dir(), "{number} -> {}", target.display());
+        let text = target.to_string_lossy();
+        let own = text.starts_with("socket:") || text.starts_with(c.root.to_str().unwrap());
+        assert!(number < 3 || own, "{number} -> {text}");
+    }
+}
+
+/// CVE-2016-9962: who enters a container can't be traced by those in it, from the first moment on.
+#[test]
+fn cve_2016_9962_who_enters_is_not_dumpable() {
+    differs!(Runc, "looks into how ours does it");
+    differs!(Crun, "looks into how ours does it");
+    if !Path::new("/usr/bin/strace").exists() {
+        integration::skip!("needs strace");
+    }
+    let c = Container::sleeping("dumpable").with(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 1000 }]);
+        c["linux"]["uidMappings"] = map.clone();
+        c["linux"]["gidMappings"] = map;
+    });
+    let c = c.up();
+    let log = c.bundle.dir.join("strace");
+    let run =
+        Run::new("strace").args(["-f", "-qq", "-e", "trace=prctl,setns,clone3,clone", "-o"]).args([&log]);
+    let run = run.args([host::runtime()]).args(["--root"]).args([&c.root]);
+    let run = if host::systemd_driver() { run.args(["--systemd-cgroup"]) } else { run };
+    run.args(["exec", &c.id, "true"]).ok();
+    let text = fs::read_to_string(&log).unwrap();
+    let user = text.lines().find(|l| l.contains("setns(")).expect("a namespace is joined");
+    let child = user.split(' ').next().unwrap();
+    let calls: Vec<_> = text.lines().filter(|l| l.split(' ').next() == Some(child)).collect();
+    let at = |what: &str| calls.iter().position(|l| l.contains(what)).unwrap_or(usize::MAX);
+    assert!(at("PR_SET_DUMPABLE") < at("setns("), "{}", calls.join("\n"));
 }
 
 /// CVE-2019-16884, CVE-2019-19921, CVE-2023-27561: /proc is a symlink in the image, so what is written there goes astray.

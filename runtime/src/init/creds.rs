@@ -16,24 +16,29 @@ use crate::plan::Process;
 use crate::seccomp;
 use crate::sys::process;
 
-pub fn apply(init: &Init<'_>, link: &ToParent) -> Result<()> {
+/// What needs the host's procfs, and what may have to be said to the log.
+pub fn labels_and_attributes(init: &Init<'_>) -> Result<()> {
     let plan = &init.plan.process;
-    reopen_null()?;
-    own_stdio(plan.uid);
     if let Some(profile) = &plan.apparmor_profile {
         attrs::labels::apparmor_exec(init.procfs.as_fd(), profile)?;
     }
     if let Some(label) = &plan.selinux_label {
         attrs::labels::selinux_exec(init.procfs.as_fd(), label)?;
     }
-    attrs::apply(&plan.attrs)?;
+    attrs::apply(&plan.attrs)
+}
+
+pub fn apply(init: &Init<'_>, link: &ToParent) -> Result<()> {
+    let plan = &init.plan.process;
+    reopen_null()?;
+    own_stdio(plan.uid);
     // Before the filter, so that a profile need not allow getcwd.
     let entered = nix::unistd::chdir(plan.cwd.as_c_str()).is_ok();
     if entered {
         verify_cwd()?;
     }
     // Before the filter too: it may deny what this takes.
-    choose_descriptors(init).context("hiding descriptors from the container's program")?;
+    hand_over_descriptors(init).context("handing descriptors to the container's program")?;
     if plan.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().context("setting no_new_privs")?;
     } else {
@@ -108,13 +113,9 @@ fn own_stdio(uid: u32) {
     }
 }
 
-/// Only the standard streams and what was asked for survives the exec. Until here nothing did (`sockets::hide_inherited`),
-/// so that no hook has the container's descriptors.
-fn choose_descriptors(init: &Init<'_>) -> Result<()> {
-    process::cloexec_from(3, || {
-        let names = attrs::procfs::list(init.procfs.as_fd(), "thread-self/fd")?;
-        Ok::<_, crate::error::Error>(names.iter().filter_map(|name| name.parse().ok()).collect())
-    })?;
+/// What was asked for survives the exec. Until here nothing did (`sockets::hide_inherited`), so that no hook has the container's
+/// descriptors.
+fn hand_over_descriptors(init: &Init<'_>) -> Result<()> {
     for fd in (3..).take(init.preserve_fds as usize) {
         fcntl(process::inherited(fd)?, FcntlArg::F_SETFD(FdFlag::empty()))?;
     }

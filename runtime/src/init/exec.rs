@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::Mode;
 
 use super::{start_error, Init};
@@ -103,7 +103,13 @@ fn home(uid: u32) -> CString {
 fn passwd_home(uid: u32) -> Option<Vec<u8>> {
     // O_NONBLOCK: it may be a fifo nobody writes into.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let fd = nix::fcntl::open("/etc/passwd", flags, Mode::empty()).ok()?;
+    // The image may have made it a link, but not one through /proc into what only this process can reach.
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let opened = match nix::fcntl::openat2(nix::fcntl::AT_FDCWD, "/etc/passwd", how) {
+        Err(Errno::ENOSYS) => nix::fcntl::open("/etc/passwd", flags | OFlag::O_NOFOLLOW, Mode::empty()),
+        other => other,
+    };
+    let fd = opened.ok()?;
     let stat = nix::sys::stat::fstat(&fd).ok()?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
         return None;

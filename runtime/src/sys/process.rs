@@ -143,6 +143,37 @@ pub fn cloexec_from<E>(first: u32, fds: impl FnOnce() -> Result<Vec<RawFd>, E>) 
     Ok(())
 }
 
+/// Closes every descriptor from `first` on but those in `keep` (`close_range(2)`, Linux 5.9; before, by the numbers that `fds` lists).
+/// Their owners must neither use nor drop them afterwards: only for the child, which keeps its plan undropped and ends in execve.
+pub fn close_from<E>(
+    first: RawFd,
+    keep: &[BorrowedFd<'_>],
+    fds: impl FnOnce() -> Result<Vec<RawFd>, E>,
+) -> Result<(), E> {
+    let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    let gaps: Vec<(RawFd, RawFd)> = (kept.iter().copied().chain([RawFd::MAX]))
+        .filter_map(|fd| {
+            let gap = (from, fd - 1);
+            from = from.max(fd.saturating_add(1));
+            (gap.0 <= gap.1).then_some(gap)
+        })
+        .collect();
+    // SAFETY: nothing is done with these descriptors any more; see above.
+    let close = |(a, b): &(RawFd, RawFd)| unsafe { libc::syscall(libc::SYS_close_range, *a, *b, 0) } == 0;
+    if gaps.iter().all(close) {
+        return Ok(());
+    }
+    for fd in fds()? {
+        if gaps.iter().any(|(a, b)| (a..=b).contains(&&fd)) {
+            // SAFETY: as above; one that is closed already gives EBADF, which is fine.
+            unsafe { libc::close(fd) };
+        }
+    }
+    Ok(())
+}
+
 /// Whether a descriptor of that number is open.
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD on any number is harmless.

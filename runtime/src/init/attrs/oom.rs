@@ -1,6 +1,6 @@
 //! `process.oomScoreAdj`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::procfs;
 use crate::error::{Context, Result};
@@ -9,10 +9,22 @@ use crate::error::{Context, Result};
 /// hasn't it, such as a rootless runtime, keeps the value there is, with a warning.
 pub fn apply(pid: i32, score: i32) -> Result<()> {
     let host = procfs::host()?;
-    let path = format!("{pid}/oom_score_adj");
-    match procfs::write(host.as_fd(), &path, score.to_string().as_bytes()) {
+    write(host.as_fd(), &format!("{pid}/oom_score_adj"), score)
+}
+
+/// The same of the caller.
+pub fn apply_own(procfs: BorrowedFd<'_>, score: i32) -> Result<()> {
+    write(procfs, "self/oom_score_adj", score)
+}
+
+fn write(host: BorrowedFd<'_>, path: &str, score: i32) -> Result<()> {
+    match procfs::write(host, path, score.to_string().as_bytes()) {
         Err(e) if e.errno() == Some(libc::EACCES) => {
-            let present = procfs::read(host.as_fd(), &path)?;
+            let present = procfs::read(host, path)?;
+            // Set by the process itself, before it hid.
+            if present.trim() == score.to_string() {
+                return Ok(());
+            }
             if present.trim().parse::<i32>().is_ok_and(|present| present <= score) {
                 return Err(e);
             }
