@@ -108,8 +108,9 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {}
 
 /// The errno's text as libc has it, in lower case: callers of runtimes match on it.
-fn strerror(errno: i32) -> String {
-    let text = nix::errno::Errno::from_raw(errno).desc();
+pub fn strerror(errno: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let text = text.rsplit_once(" (os error").map_or(text.as_str(), |(text, _)| text);
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {
         // "No such file", but not "RFS specific error".
@@ -155,3 +156,14 @@ macro_rules! invalid {
     ($($arg:tt)*) => { return Err($crate::error::Error::invalid(format!($($arg)*))) };
 }
 pub(crate) use invalid;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn errors_have_libcs_words() {
+        assert_eq!(super::strerror(libc::ELOOP), "too many levels of symbolic links");
+        assert_eq!(super::strerror(libc::ENOMEM), "cannot allocate memory");
+        assert_eq!(super::strerror(libc::ENOTTY), "inappropriate ioctl for device");
+        assert_eq!(super::strerror(libc::EREMCHG), "remote address changed");
+    }
+}

@@ -31,7 +31,7 @@ pub use apply::{Change, Step, Transaction, Undo};
 pub use cgroup::{Cgroup, Entry, Sub};
 pub use create::{foresee, Options};
 pub use dir::Dir;
-pub use error::{Context, Error, Kind, Result};
+pub use error::{strerror, Context, Error, Kind, Result};
 pub use events::{OomNews, OomWatch};
 pub use layout::{Layout, Mode, Version};
 pub use location::{Location, Manager, Request};

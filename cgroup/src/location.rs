@@ -130,6 +130,20 @@ impl Location {
         Ok(Location { mode: layout.mode, branches, unit: None, explicit: false })
     }
 
+    /// As a caller without privileges will have it: where it can't make a directory, it stays in its own.
+    pub fn without_privileges(mut self, layout: &Layout) -> Result<Location> {
+        let own = Location::of_caller(layout)?;
+        for branch in &mut self.branches {
+            let there = branch.path.ancestors().find(|p| p.exists()).unwrap_or(&branch.mount);
+            let possible =
+                there == branch.path || nix::unistd::access(there, nix::unistd::AccessFlags::W_OK).is_ok();
+            if let (false, Some(own)) = (possible, own.branches.iter().find(|b| b.mount == branch.mount)) {
+                branch.path.clone_from(&own.path);
+            }
+        }
+        Ok(self)
+    }
+
     /// The directory in the version 2 hierarchy.
     pub fn unified(&self) -> Option<&Branch> {
         self.branches.iter().find(|b| b.version == Version::V2)

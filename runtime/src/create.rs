@@ -154,6 +154,9 @@ fn decide(setting: &Setting, args: &cli::Create, bundle: &Bundle) -> Result<Deci
     let Limited { layout, location, knobs } = limited(setting, &args.id, spec, &rootfs, &flags)?;
     // Without a cgroup of its own, the container is in ours.
     let shown = match &location {
+        Some(location) if setting.rootless && location.unit.is_none() => {
+            Some(location.clone().without_privileges(&layout)?)
+        }
         Some(location) => Some(location.clone()),
         None => Location::of_caller(&layout).ok(),
     };

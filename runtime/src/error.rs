@@ -1,5 +1,6 @@
 //! One error type: a kind for branching, and a chain of context for people.
 
+pub use cgroup::strerror;
 use std::fmt;
 
 /// What callers may branch on. Everything else is text.
@@ -109,17 +110,6 @@ impl fmt::Debug for Error {
 }
 
 impl std::error::Error for Error {}
-
-/// The errno's text as libc has it, in lower case: callers such as dockerd and podman match on it.
-pub fn strerror(errno: i32) -> String {
-    let text = nix::errno::Errno::from_raw(errno).desc();
-    let mut chars = text.chars();
-    match (chars.next(), chars.clone().next()) {
-        // "No such file", but not "RFS specific error".
-        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(chars).collect(),
-        _ => text.to_string(),
-    }
-}
 
 impl From<nix::errno::Errno> for Error {
     fn from(e: nix::errno::Errno) -> Error {

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{self, SetArg, Termios};
+use nix::sys::termios::{self, OutputFlags, SetArg, Termios};
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
@@ -148,7 +148,13 @@ impl Terminal {
         if let Some(before) = &before {
             let mut raw = before.clone();
             termios::cfmakeraw(&mut raw);
+            // Here, and not in the container's, line ends become what a terminal wants: who captures the output wants them plain.
+            raw.output_flags |= OutputFlags::OPOST;
             let _ = termios::tcsetattr(&stdin, SetArg::TCSANOW, &raw);
+        }
+        if let Ok(mut inner) = termios::tcgetattr(&master) {
+            inner.output_flags &= !OutputFlags::ONLCR;
+            let _ = termios::tcsetattr(&master, SetArg::TCSANOW, &inner);
         }
         let terminal = Terminal { master, before };
         terminal.resize();

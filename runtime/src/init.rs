@@ -257,6 +257,10 @@ fn in_new_root(init: &Init<'_>, root: &Root<'_>, link: &ToParent) -> Result<()> 
         link.ask(Request::RunHooks)?;
     }
     let state = own_state(&root.state, Status::Creating);
+    if !root.create_container.is_empty() {
+        // As with runc, for the sake of hooks with relative paths.
+        nix::unistd::fchdir(prepared.root()).context("entering the root file system")?;
+    }
     hooks::run("createContainer", root.create_container, &state, Some(&[]))?;
     prepared.pivot(root.plan)?;
     attrs::sysctl::apply(&plan.sysctls, init.procfs.as_fd())?;

@@ -24,7 +24,8 @@ const FLAT: [&str; 2] = ["/run/hydra", "/run/runc"];
 /// Where Docker keeps what it knows of containers.
 const DOCKER: &str = "/var/lib/docker/containers";
 
-/// All roots that may hold containers of ours and are there: the default one, then the engines'.
+/// All roots that may hold containers of ours and are there: the default one, then the engines', without those that are not for the
+/// caller's eyes.
 pub fn known(default: &Path) -> Vec<PathBuf> {
     let below = |dir: &str| {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -36,8 +37,12 @@ pub fn known(default: &Path) -> Vec<PathBuf> {
     roots.extend(NAMESPACED.into_iter().flat_map(below));
     roots.extend(FLAT.map(PathBuf::from));
     let mut seen = BTreeSet::new();
-    roots
-        .retain(|root| root.is_dir() && seen.insert(fs::canonicalize(root).unwrap_or_else(|_| root.clone())));
+    let readable = |root: &Path| root == default || fs::read_dir(root).is_ok();
+    roots.retain(|root| {
+        root.is_dir()
+            && readable(root)
+            && seen.insert(fs::canonicalize(root).unwrap_or_else(|_| root.clone()))
+    });
     roots
 }
 

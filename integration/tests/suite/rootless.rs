@@ -68,6 +68,24 @@ fn a_plain_user_runs_a_container() {
     assert_eq!(owner, 1000);
 }
 
+/// What `spec --rootless` writes can be run: the hierarchies in which the user may make nothing show the user's own cgroup.
+#[test]
+fn the_configuration_of_spec_runs() {
+    if !allowed() {
+        skip!("plain users may not make user namespaces here");
+    }
+    let c = container("rootlessspec", "true");
+    fs::remove_file(c.bundle.dir.join("config.json")).unwrap();
+    runtime(&c, &["spec", "--rootless"]).ok();
+    let path = c.bundle.dir.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["process"]["terminal"] = false.into();
+    config["process"]["args"] = json!(["sh", "-c", "ls /sys/fs/cgroup | head -1; echo ran"]);
+    fs::write(&path, config.to_string()).unwrap();
+    let out = runtime(&c, &["run", &c.id]).ok().stdout;
+    assert!(out.ends_with("ran\n") && out.lines().count() == 2, "{out}");
+}
+
 #[test]
 fn a_plain_users_container_lives_through_its_states() {
     if !allowed() {

@@ -11,8 +11,8 @@ use crate::state::{Container, ProcessId, Status};
 use crate::sys::process;
 
 pub fn run(setting: &Setting, id: &str, signal: &str, all: bool) -> Result<u8> {
-    let signal = parse_signal(signal)?;
     let container = setting.load(id)?;
+    let signal = parse_signal(signal)?;
     if all {
         // Of a container whose init has gone others may live on; none is fine too.
         return signal_all(&container, signal).map(|()| 0);

@@ -18,7 +18,7 @@ pub fn run(setting: &Setting, id: &str) -> Result<u8> {
         Status::Created => {}
         Status::Running => return refuse("cannot start an already running container"),
         Status::Stopped => return refuse("cannot start a container that has stopped"),
-        Status::Paused => return refuse("cannot start a paused container"),
+        Status::Paused => return refuse("cannot start a container in the paused state"),
         Status::Creating => return refuse("cannot start a container that is still being created"),
     }
     if let Some(init) = container.state.init {
