@@ -153,7 +153,7 @@ fn fill(
         }
     }
     if existing {
-        refuse_used(cgroup)?;
+        cgroup.location.refuse_used()?;
     }
     // The choice between two files (BFQ or not) needs the directory; everything else is settled.
     let weights = resources
@@ -311,19 +311,6 @@ fn unenterable(dir: &Dir, kind: &str) -> Error {
     Error::unsupported(format!(
         "cannot enter cgroup {path} with domain controllers: it is in state \"{kind}\""
     ))
-}
-
-/// A cgroup that is in use already would mix two containers; a frozen one would stop the new one for ever.
-fn refuse_used(cgroup: &Cgroup) -> Result<()> {
-    let count = cgroup.procs()?.len();
-    if count != 0 {
-        let text = format!("container's cgroup is not empty: {count} process(es) found");
-        return Err(Error::new(Kind::Busy, text));
-    }
-    if cgroup.is_frozen()? {
-        return Err(Error::new(Kind::Busy, "container's cgroup unexpectedly frozen"));
-    }
-    Ok(())
 }
 
 /// Writes limits, in order, stopping at the first that fails.

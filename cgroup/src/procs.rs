@@ -14,6 +14,7 @@ use crate::cgroup::Cgroup;
 use crate::dir::Dir;
 use crate::error::{Context, Error, Kind, Result};
 use crate::layout::{Mode, Version};
+use crate::location::Location;
 
 /// How long freezing may take: a process in an uninterruptible wait (a dead NFS server) delays it.
 const FREEZE: Duration = Duration::from_secs(10);
@@ -128,6 +129,31 @@ impl Cgroup {
             self.thaw()?;
         }
         failed
+    }
+}
+
+impl Location {
+    /// Refuses a cgroup that is in use already, in any hierarchy, itself or one below it: two containers would be mixed, and the end
+    /// of one would be the other's. A frozen one would stop a new container for ever.
+    ///
+    /// # Errors
+    /// `Busy`.
+    pub fn refuse_used(&self) -> Result<()> {
+        let mut found = BTreeSet::new();
+        for branch in self.branches.iter().filter(|branch| branch.path.exists()) {
+            collect(&branch.path, &mut found)?;
+        }
+        if !found.is_empty() {
+            let text = format!("container's cgroup is not empty: {} process(es) found", found.len());
+            return Err(Error::new(Kind::Busy, text));
+        }
+        match Cgroup::open_only(self, "freezer") {
+            Ok(cgroup) if cgroup.is_frozen()? => {
+                Err(Error::new(Kind::Busy, "container's cgroup unexpectedly frozen"))
+            }
+            Err(e) if e.kind() != Kind::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 }
 

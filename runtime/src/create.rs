@@ -206,6 +206,10 @@ pub fn begin(
     knobs: &crate::knobs::Applied,
     rdt: Option<&Rdt>,
 ) -> Result<()> {
+    if let Some(location) = location {
+        // Before it is on the list: what is on it is taken back with all processes.
+        location.refuse_used().with_context(|| knobs.making("creating the container's cgroup"))?;
+    }
     let state = &mut container.state;
     state.oci_version = bundle.spec.oci_version.clone();
     state.bundle = bundle.path.clone();
@@ -309,7 +313,7 @@ fn make_cgroup(
     spec: &Spec,
     decided: &mut Decided,
 ) -> Result<Option<Cgroup>> {
-    let Some(location) = &container.state.cgroup else { return Ok(None) };
+    let Some(location) = container.state.cgroup.clone() else { return Ok(None) };
     let options = cgroup::Options {
         rootless: setting.rootless,
         description: format!("container {}", container.state.id),
@@ -318,12 +322,16 @@ fn make_cgroup(
         )?,
         owner: crate::plan::cgroup_owner(spec),
     };
-    let mut resources = decided.knobs.resources(spec, location).into_owned();
+    let mut resources = decided.knobs.resources(spec, &location).into_owned();
     // After the configuration's own: what every container may use (config-linux.md, "Default Devices").
     resources.devices.extend(cgroup::devices::default_rules());
     let deferred = location.unit.is_some();
-    let cgroup = Cgroup::create(&decided.layout, location.clone(), &resources, options)
-        .with_context(|| decided.knobs.making("creating the container's cgroup"))?;
+    let made = Cgroup::create(&decided.layout, location, &resources, options);
+    if made.is_err() {
+        // What was made is taken back; what is left, somebody else's since a moment ago, isn't ours to kill.
+        container.state.undo.retain(|undo| !matches!(undo, Undo::Cgroup(_)));
+    }
+    let cgroup = made.with_context(|| decided.knobs.making("creating the container's cgroup"))?;
     for warning in cgroup.warnings() {
         log::warn!("{warning}");
     }

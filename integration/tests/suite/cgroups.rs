@@ -280,3 +280,54 @@ fn controllers_that_come_and_go_are_had() {
     flapping.join().unwrap();
     std::fs::remove_dir(&dir).unwrap();
 }
+
+/// Who asks for a cgroup that is another's is refused, and the other lives on: of the same name under another root, one above
+/// it, and one that has processes in a single hierarchy.
+#[test]
+fn a_refusal_leaves_the_cgroups_owner_alone() {
+    differs!(Runc, "1.1 only warns, and shares it");
+    differs!(Crun, "1.8.1 shares it");
+    let owner = Container::sleeping("owner");
+    let path = match host::systemd_driver() {
+        true => format!("system.slice:hydratest:{}", owner.id),
+        false => format!("/refusal-{}/{}", std::process::id(), owner.id),
+    };
+    let owner = owner.with(|c| c["linux"]["cgroupsPath"] = path.clone().into()).up();
+    let refused = |path: &str| {
+        let c = Container::sleeping("refused").with(|c| c["linux"]["cgroupsPath"] = path.into());
+        c.create().fails_with("container's cgroup is not empty: 1 process(es) found");
+        c.verb(&[
+            "restore",
+            "--bundle",
+            c.bundle.dir.to_str().unwrap(),
+            "--image-path",
+            "/nonexistent",
+            &c.id,
+        ])
+        .fails();
+        c.delete_force();
+        assert_eq!(owner.status(), "running", "{path}");
+        owner.exec(&["true"]).ok();
+    };
+    refused(&path);
+    if host::systemd_driver() {
+        return;
+    }
+    refused(path.rsplit_once('/').unwrap().0);
+    if host::cgroups() != host::Cgroups::V2 {
+        let path = format!("/lonely-{}", std::process::id());
+        let dir = std::path::PathBuf::from(format!("/sys/fs/cgroup/pids{path}"));
+        std::fs::create_dir(&dir).unwrap();
+        let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        std::fs::write(dir.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
+        refused(&path);
+        assert!(sleeper.try_wait().unwrap().is_none(), "it was killed");
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        std::fs::remove_dir(&dir).unwrap();
+    }
+    owner.delete_force();
+    for dir in host::cgroup_dirs(path.rsplit_once('/').unwrap().0) {
+        let _ = std::fs::remove_dir(dir);
+    }
+}
