@@ -41,6 +41,7 @@ pub struct Child {
 pub fn spawn(mut init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child> {
     let (to_child, to_parent) = link::pair()?;
     let namespaces = &init.plan.namespaces;
+    let own = own_for_children(&init)?;
     make_time_namespace(namespaces)?;
     let mut flags = namespaces.new & !NOT_BY_CLONE;
     if init.needs_go_between() {
@@ -66,9 +67,34 @@ pub fn spawn(mut init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child
             init::run(init, to_parent)
         }
         Clone::Parent { pid, pidfd } => {
-            Ok(Child { pid, pidfd, link: to_child, go_between: go_between.then_some(pid), ids, rlimits })
+            let go_between = go_between.then_some(pid);
+            let mut child = Child { pid, pidfd, link: to_child, go_between, ids, rlimits };
+            // Hooks and helpers are children too, and the host's.
+            let back = own.iter().try_for_each(|(flag, fd)| init::join::enter(fd.as_fd(), *flag));
+            if back.is_err() {
+                child.kill();
+            }
+            back.map(|()| child)
         }
     }
+}
+
+/// Our own ones of those namespaces that are going to be changed for our children.
+fn own_for_children(init: &Init<'_>) -> Result<Vec<(i32, OwnedFd)>> {
+    // `exec` has no hooks, and ends with its child.
+    let joins_pid = init.root.is_some()
+        && !init.needs_go_between()
+        && init.joins().any(|(flag, _)| flag & libc::CLONE_NEWPID != 0);
+    let changed = [
+        (joins_pid, libc::CLONE_NEWPID, "pid"),
+        (init.plan.namespaces.makes(CLONE_NEWTIME), CLONE_NEWTIME, "time"),
+    ];
+    let open = |(_, flag, name): (bool, i32, &str)| {
+        let path = format!("/proc/self/ns/{name}");
+        let file = fs::File::open(&path).with_context(|| format!("opening {path}"))?;
+        Ok((flag, file.into()))
+    };
+    changed.into_iter().filter(|(changed, ..)| *changed).map(open).collect()
 }
 
 fn open_procs(cgroup: BorrowedFd<'_>) -> Result<OwnedFd> {

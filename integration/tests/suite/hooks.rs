@@ -9,6 +9,37 @@ fn hook(script: &str) -> Value {
     json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] }])
 }
 
+/// Hooks of the runtime's namespaces are not in a pid namespace that the container joins, where its processes could kill them, nor in
+/// its time.
+#[test]
+fn hooks_stay_in_the_runtimes_namespaces() {
+    differs!(Runc, "1.1 knows no time namespaces");
+    differs!(Crun, "1.8.1 knows no time namespaces");
+    let host = Container::sleeping("hookns").up();
+    let own = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
+    let kinds = ["prestart", "createRuntime", "poststart", "poststop"];
+    let seen = |c: Container| {
+        let log = c.bundle.dir.join("log");
+        let c = c.with(|config| {
+            let script =
+                format!("(readlink /proc/self/ns/pid; readlink /proc/self/ns/time) >>{}", log.display());
+            for kind in kinds {
+                config["hooks"][kind] = hook(&script);
+            }
+        });
+        c.run().ok();
+        c.delete_force();
+        let text = fs::read_to_string(&log).unwrap();
+        text.lines().map(str::to_string).collect::<Vec<_>>()
+    };
+    let wanted: Vec<String> = kinds.iter().flat_map(|_| [own("pid"), own("time")]).collect();
+    let path = format!("/proc/{}/ns/pid", host.pid());
+    assert_eq!(seen(Container::new("hookpid").args(&["true"]).namespace("pid", Some(&path))), wanted);
+    if std::path::Path::new("/proc/self/ns/time").exists() {
+        assert_eq!(seen(Container::new("hooktime").args(&["true"]).namespace("time", None)), wanted);
+    }
+}
+
 #[test]
 fn a_create_container_hook_begins_in_the_root() {
     differs!(Crun, "1.8.1 leaves it in the bundle");
