@@ -52,7 +52,7 @@ impl Bundle {
         let path = fs::canonicalize(given).with_context(|| format!("opening bundle {}", given.display()))?;
         std::env::set_current_dir(&path).with_context(|| format!("entering bundle {}", path.display()))?;
         let file = config.unwrap_or(Path::new("config.json"));
-        let config = match fs::read(file) {
+        let config = match read_config(file) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 invalid!("JSON specification file {} not found in bundle {}", file.display(), path.display())
             }
@@ -167,6 +167,23 @@ fn decide(setting: &Setting, args: &cli::Create, bundle: &Bundle) -> Result<Deci
     };
     let root_plan = crate::plan::rootfs::plan(spec, &rootfs, &context)?;
     Ok(Decided { plan, root_plan, layout, location, knobs })
+}
+
+/// A configuration is a regular file, and no larger than anybody's: what never ends is not read.
+fn read_config(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    const LIMIT: u64 = 64 << 20;
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let wrong = |text: &str| Err(std::io::Error::other(text));
+    match file.metadata()? {
+        meta if !meta.is_file() => return wrong("not a regular file"),
+        meta if meta.len() > LIMIT => return wrong("larger than 64 MiB"),
+        _ => {}
+    }
+    let mut config = Vec::new();
+    file.take(LIMIT).read_to_end(&mut config)?;
+    Ok(config)
 }
 
 /// Where a container's cgroup is to be, and what limits it.

@@ -1,8 +1,9 @@
 //! Hooks: programs that run at fixed points of a container's life, with its state on standard input.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::state::OciState;
 use crate::sys::process::pidfd_open;
 
 /// How much of a hook's output an error quotes.
-const QUOTED_OUTPUT: u64 = 8 * 1024;
+const QUOTED_OUTPUT: usize = 8 * 1024;
 
 /// Refuses what runc would refuse, before anything is done.
 pub fn validate(hooks: &Hooks) -> Result<()> {
@@ -65,21 +66,73 @@ fn each(
     if hooks.is_empty() {
         return Ok(());
     }
-    let state = serde_json::to_vec(state).map_err(|e| Error::new(Kind::System, e.to_string()))?;
+    let state = serialized(state)?;
     for (i, hook) in hooks.iter().enumerate() {
-        let done = run_one(hook, &state, env).with_context(|| format!("error running {kind} hook #{i}"));
-        done.or_else(&failed)?;
+        let done = Streams::new(&state).and_then(|streams| run_one(hook, streams, env));
+        done.with_context(|| naming(kind, i)).or_else(&failed)?;
     }
     Ok(())
 }
 
+fn serialized(state: &OciState<'_>) -> Result<Vec<u8>> {
+    serde_json::to_vec(state).map_err(|e| Error::new(Kind::System, e.to_string()))
+}
+
+fn naming(kind: &str, i: usize) -> String {
+    format!("error running {kind} hook #{i}")
+}
+
+/// Hooks that will run under the container's seccomp filter: what that may deny us is done beforehand.
+pub struct Ready<'a> {
+    kind: &'static str,
+    hooks: Vec<(&'a Hook, Streams)>,
+    env: &'a [String],
+}
+
+impl<'a> Ready<'a> {
+    pub fn new(
+        kind: &'static str,
+        hooks: &'a [Hook],
+        state: &OciState<'_>,
+        env: &'a [String],
+    ) -> Result<Ready<'a>> {
+        let state = if hooks.is_empty() { Vec::new() } else { serialized(state)? };
+        let ready = hooks.iter().map(|hook| Ok((hook, Streams::new(&state)?))).collect::<Result<_>>()?;
+        Ok(Ready { kind, hooks: ready, env })
+    }
+
+    /// As `run`.
+    pub fn run(self) -> Result<()> {
+        for (i, (hook, streams)) in self.hooks.into_iter().enumerate() {
+            run_one(hook, streams, Some(self.env)).with_context(|| naming(self.kind, i))?;
+        }
+        Ok(())
+    }
+}
+
 /// All three streams are files in memory: a hook that doesn't read, writes without end into a pipe nobody empties,
-/// or leaves a daemon behind that holds them, can't block us.
-fn run_one(hook: &Hook, state: &[u8], env: Option<&[String]>) -> Result<()> {
-    let (mut stdout, mut stderr) = (memory_file()?, memory_file()?);
-    let mut stdin = memory_file()?;
-    stdin.write_all(state)?;
-    stdin.seek(SeekFrom::Start(0))?;
+/// or leaves a daemon behind that holds them, can't block us. Of those written to, one is the hook's and one ours.
+struct Streams {
+    stdin: File,
+    stdout: [File; 2],
+    stderr: [File; 2],
+}
+
+impl Streams {
+    fn new(state: &[u8]) -> Result<Streams> {
+        let mut stdin = memory_file()?;
+        stdin.write_all(state)?;
+        stdin.seek(SeekFrom::Start(0))?;
+        let written = || {
+            let file = memory_file()?;
+            Ok::<_, Error>([file.try_clone()?, file])
+        };
+        Ok(Streams { stdin, stdout: written()?, stderr: written()? })
+    }
+}
+
+fn run_one(hook: &Hook, streams: Streams, env: Option<&[String]>) -> Result<()> {
+    let Streams { stdin, stdout: [stdout, written], stderr: [stderr, complained] } = streams;
     let own = hook.env.as_deref().filter(|own| env.is_none() || !own.is_empty());
     let (first, rest) = match hook.args.split_first() {
         Some((first, rest)) => (first.as_str(), rest),
@@ -93,8 +146,8 @@ fn run_one(hook: &Hook, state: &[u8], env: Option<&[String]>) -> Result<()> {
         .arg0(first)
         .args(rest)
         .stdin(stdin)
-        .stdout(stdout.try_clone()?)
-        .stderr(stderr.try_clone()?)
+        .stdout(stdout)
+        .stderr(stderr)
         .spawn()
         .with_context(|| format!("fork/exec {}", hook.path))?;
     let status = match hook.timeout {
@@ -114,7 +167,7 @@ fn run_one(hook: &Hook, state: &[u8], env: Option<&[String]>) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    let (out, err) = (beginning(&mut stdout)?, beginning(&mut stderr)?);
+    let (out, err) = (beginning(&written)?, beginning(&complained)?);
     Err(Error::new(Kind::System, format!("{}, stdout: {out}, stderr: {err}", describe(status))))
 }
 
@@ -128,13 +181,14 @@ fn describe(status: ExitStatus) -> String {
 }
 
 fn wait_until(child: &mut std::process::Child, limit: Duration) -> Result<Option<ExitStatus>> {
-    let end = Instant::now() + limit;
+    // One beyond the clock's end is none.
+    let end = Instant::now().checked_add(limit);
     let pidfd = pidfd_open(child.id() as i32);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        let left = end.saturating_duration_since(Instant::now());
+        let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
         if left.is_zero() {
             return Ok(None);
         }
@@ -157,11 +211,10 @@ fn memory_file() -> Result<File> {
     Ok(nix::sys::memfd::memfd_create("hook", flags).context("making a file for a hook's output")?.into())
 }
 
-fn beginning(file: &mut File) -> Result<String> {
-    let mut text = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
-    file.take(QUOTED_OUTPUT).read_to_end(&mut text)?;
-    Ok(String::from_utf8_lossy(&text).trim_end().to_string())
+fn beginning(file: &File) -> Result<String> {
+    let mut text = vec![0; QUOTED_OUTPUT];
+    let read = file.read_at(&mut text, 0)?;
+    Ok(String::from_utf8_lossy(&text[..read]).trim_end().to_string())
 }
 
 #[cfg(test)]

@@ -123,12 +123,19 @@ fn become_container(init: &Init<'_>, link: &ToParent) -> Result<Never> {
     // From here on paths of the image are followed. None may lead through a descriptor of the host: the kernel resolves the
     // program's path, or an interpreter's, before it closes what is close-on-exec (CVE-2019-5736, CVE-2024-21626).
     keep_only(init, link, &[])?;
+    let start_hooks = match &init.root {
+        Some(root) => {
+            let state = own_state(&root.state, Status::Created);
+            Some(hooks::Ready::new("startContainer", root.start_container, &state, root.env)?)
+        }
+        None => None,
+    };
     let mut program = exec::Program::new(init)?;
     creds::apply(init, link)?;
     program.find()?;
     creds::filter_last(init, link)?;
     link.ask(Request::Ready)?;
-    run_program(init, program)
+    run_program(init, program, start_hooks)
 }
 
 /// Before a process of the container's can see this one: it can't be traced (CVE-2016-9962), and for `exec`, into a pid namespace
@@ -283,14 +290,19 @@ fn in_present_root(init: &Init<'_>, link: &ToParent) -> Result<()> {
 }
 
 /// Waits for the go-ahead, then becomes the program.
-fn run_program(init: &Init<'_>, program: exec::Program<'_>) -> Result<Never> {
+fn run_program(
+    init: &Init<'_>,
+    program: exec::Program<'_>,
+    start_hooks: Option<hooks::Ready<'_>>,
+) -> Result<Never> {
+    let run_hooks = || start_hooks.map_or(Ok(()), hooks::Ready::run);
     let Start::Fifo { fifo, errors } = &init.start else {
-        run_start_hooks(init)?;
+        run_hooks()?;
         return Err(program.exec());
     };
     let mut byte = [0u8; 1];
     while let Err(Errno::EINTR) = nix::unistd::read(fifo, &mut byte) {}
-    let failed = match run_start_hooks(init) {
+    let failed = match run_hooks() {
         Ok(()) => program.exec(),
         Err(e) => {
             // `start` waits for the fifo's last reader to go, then looks here.
@@ -301,12 +313,6 @@ fn run_program(init: &Init<'_>, program: exec::Program<'_>) -> Result<Never> {
     // As with runc, `start` has succeeded by now: the container's own standard error tells.
     eprintln!("{failed}");
     process::exit_now(255)
-}
-
-fn run_start_hooks(init: &Init<'_>) -> Result<()> {
-    let Some(root) = &init.root else { return Ok(()) };
-    let state = own_state(&root.state, Status::Created);
-    hooks::run("startContainer", root.start_container, &state, Some(root.env))
 }
 
 /// An error of the program's start, in the words that callers look for.

@@ -346,3 +346,27 @@ fn the_root_of_the_host_is_no_state_folder() {
     differs!(Runc, "1.1 takes it, later ones don't");
     program().args(["--root", "/", "list"]).out().fails();
 }
+
+/// What never ends isn't read.
+#[test]
+fn a_configuration_is_a_regular_file() {
+    differs!(Runc, "stops at the first byte that isn't JSON");
+    differs!(Crun, "reads on");
+    let c = Container::new("endless");
+    let config = c.bundle.dir.join("config.json");
+    c.bundle.write();
+    for what in ["/dev/zero", "/dev/tty", "fifo"] {
+        std::fs::remove_file(&config).unwrap();
+        match what {
+            "fifo" => nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            device => std::os::unix::fs::symlink(device, &config).unwrap(),
+        }
+        let bundle = c.bundle.dir.to_str().unwrap();
+        let out = Run::new(host::runtime())
+            .args(["--root"])
+            .args([&c.root])
+            .args(["create", "--bundle", bundle, &c.id])
+            .out();
+        assert!(out.code != 0 && out.stderr.contains("config.json"), "{what}: {out}");
+    }
+}

@@ -40,6 +40,44 @@ fn hooks_stay_in_the_runtimes_namespaces() {
     }
 }
 
+/// A filter that denies what no program of the container's needs doesn't keep its hooks from running.
+#[test]
+fn start_hooks_run_under_narrow_filters() {
+    let c = Container::new("hookfilter").args(&["ls", "/tmp/hooked"]).with(|c| {
+        let denied = ["memfd_create", "lseek", "fcntl"];
+        c["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": denied, "action": "SCMP_ACT_ERRNO" }]
+        });
+        c["hooks"]["startContainer"] = hook("touch /tmp/hooked");
+    });
+    c.run().ok().says("/tmp/hooked");
+}
+
+#[test]
+fn a_timeout_may_be_longer_than_the_clock() {
+    let c = Container::new("hooktime").args(&["true"]).with(|c| {
+        for kind in ["createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+            c["hooks"][kind] =
+                json!([{ "path": "/bin/sh", "args": ["sh", "-c", "exit 0"], "timeout": 1_u64 << 33 }]);
+        }
+    });
+    c.run().ok();
+    let c = c.with(|c| c["hooks"]["poststop"][0]["timeout"] = i64::MAX.into());
+    differs!(Runc, "multiplies it by nanoseconds");
+    c.run().ok();
+}
+
+#[test]
+fn create_hooks_have_the_callers_umask() {
+    let c = Container::new("hookumask").args(&["true"]);
+    let made = c.bundle.dir.join("made");
+    let c = c.with(|c| c["hooks"]["createContainer"] = hook(&format!("touch {}", made.display())));
+    c.run().ok();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&made).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o644);
+}
+
 #[test]
 fn a_create_container_hook_begins_in_the_root() {
     differs!(Crun, "1.8.1 leaves it in the bundle");

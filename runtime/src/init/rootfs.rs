@@ -56,7 +56,7 @@ pub fn prepare(plan: &RootfsPlan, sources: &Sources) -> Result<Prepared> {
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = nix::fcntl::open(&plan.path, directory, Mode::empty())
         .with_context(|| format!("opening rootfs {shown}"))?;
-    nix::sys::stat::umask(Mode::empty());
+    let umask = nix::sys::stat::umask(Mode::empty());
     let place =
         std::fs::read_link(via(root.as_fd())).with_context(|| format!("looking for rootfs {shown}"))?;
     let mut prepared = Prepared { root, place, readonly_later: Vec::new() };
@@ -72,6 +72,8 @@ pub fn prepare(plan: &RootfsPlan, sources: &Sources) -> Result<Prepared> {
         devices::make_console(prepared.root.as_fd()).context("making /dev/console")?;
     }
     make_cwd(prepared.root.as_fd(), &plan.cwd)?;
+    // For the hooks.
+    nix::sys::stat::umask(umask);
     Ok(prepared)
 }
 
