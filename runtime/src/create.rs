@@ -8,6 +8,7 @@ use cgroup::{Cgroup, Layout, Location};
 
 use crate::commands::{delete, Setting};
 use crate::error::{Context, Error, Kind, Result};
+use crate::init::attrs::netdev;
 use crate::init::attrs::rdt::{self, Rdt};
 use crate::init::{rootfs, Init, Root, Start};
 use crate::link::Request;
@@ -290,9 +291,10 @@ fn make(
         preserve_fds: opened.preserve_fds,
     };
     let mut child = spawn::spawn(init, into.as_ref().map(AsFd::as_fd))?;
-    let mut console = None;
-    let finished = set_from_outside(&decided.plan, child.pid).and_then(|()| {
-        child.serve(|pid, request| {
+    let (mut console, mut devices) = (None, None);
+    let finished = child.serve(
+        |pid| set_from_outside(&decided.plan, pid),
+        |pid, request| {
             match request {
                 Request::Prepare => {
                     if let Some(cgroup) = cgroup.as_mut().filter(|_| deferred) {
@@ -302,7 +304,7 @@ fn make(
                         cgroup.attach(pid).with_context(|| knobs.making(doing))?;
                         limit(container, &mut decided.knobs, cgroup)?;
                     }
-                    prepare(&decided.plan, pid)?;
+                    prepare(&decided.plan, pid, &mut devices)?;
                 }
                 Request::RunHooks => run_parent_hooks(hooks, container, pid)?,
                 Request::Console(master) => console = Some(master),
@@ -312,13 +314,14 @@ fn make(
                 other => return Err(Error::new(Kind::System, format!("unexpected request {other:?}"))),
             }
             Ok(())
-        })
-    });
+        },
+    );
     let finished = finished.and_then(|()| publish(container, &child, &opened.pidfd_socket, &opened.pid_file));
     match finished {
         Ok(()) => Ok((child, console)),
         Err(e) => {
             child.kill();
+            devices.iter().for_each(netdev::Given::put_back);
             Err(e)
         }
     }
@@ -367,11 +370,11 @@ pub fn limit(container: &mut Container, knobs: &mut crate::knobs::Applied, cgrou
 }
 
 /// What the parent does to a child that is in its namespaces.
-fn prepare(plan: &Plan, pid: i32) -> Result<()> {
+fn prepare(plan: &Plan, pid: i32, devices: &mut Option<netdev::Given>) -> Result<()> {
     if !plan.net_devices.is_empty() {
         let path = format!("/proc/{pid}/ns/net");
         let namespace = fs::File::open(&path).with_context(|| format!("opening {path}"))?;
-        plan.net_devices.apply(namespace.as_fd())?;
+        *devices = Some(plan.net_devices.apply(namespace.as_fd())?);
     }
     match (&plan.rdt, rdt::root()) {
         (Some(rdt), Some(root)) => rdt.apply(&root, pid),

@@ -10,6 +10,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{waitid, waitpid, Id, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
+use crate::create::open_namespaces;
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::attrs::rlimits::{self, Rlimits};
 use crate::init::{self, Init};
@@ -41,7 +42,7 @@ pub struct Child {
 pub fn spawn(mut init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child> {
     let (to_child, to_parent) = link::pair()?;
     let namespaces = &init.plan.namespaces;
-    let own = own_for_children(&init)?;
+    let mut home = Home::of(&init)?;
     make_time_namespace(namespaces)?;
     let mut flags = namespaces.new & !NOT_BY_CLONE;
     if init.needs_go_between() {
@@ -63,38 +64,20 @@ pub fn spawn(mut init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child
     };
     match cloned.map_err(explain)? {
         Clone::Child => {
+            home.forget();
             drop(to_child);
             init::run(init, to_parent)
         }
         Clone::Parent { pid, pidfd } => {
             let go_between = go_between.then_some(pid);
             let mut child = Child { pid, pidfd, link: to_child, go_between, ids, rlimits };
-            // Hooks and helpers are children too, and the host's.
-            let back = own.iter().try_for_each(|(flag, fd)| init::join::enter(fd.as_fd(), *flag));
+            let back = home.enter();
             if back.is_err() {
                 child.kill();
             }
             back.map(|()| child)
         }
     }
-}
-
-/// Our own ones of those namespaces that are going to be changed for our children.
-fn own_for_children(init: &Init<'_>) -> Result<Vec<(i32, OwnedFd)>> {
-    // `exec` has no hooks, and ends with its child.
-    let joins_pid = init.root.is_some()
-        && !init.needs_go_between()
-        && init.joins().any(|(flag, _)| flag & libc::CLONE_NEWPID != 0);
-    let changed = [
-        (joins_pid, libc::CLONE_NEWPID, "pid"),
-        (init.plan.namespaces.makes(CLONE_NEWTIME), CLONE_NEWTIME, "time"),
-    ];
-    let open = |(_, flag, name): (bool, i32, &str)| {
-        let path = format!("/proc/self/ns/{name}");
-        let file = fs::File::open(&path).with_context(|| format!("opening {path}"))?;
-        Ok((flag, file.into()))
-    };
-    changed.into_iter().filter(|(changed, ..)| *changed).map(open).collect()
 }
 
 fn open_procs(cgroup: BorrowedFd<'_>) -> Result<OwnedFd> {
@@ -126,6 +109,45 @@ fn make_time_namespace(namespaces: &Namespaces) -> Result<()> {
     }
 }
 
+/// The namespaces of this process into which its children are to be born again, once the container's process is. A hook,
+/// or whatever else is started later, would be at the container's mercy otherwise, and see its clocks.
+struct Home(Vec<(i32, OwnedFd)>);
+
+impl Home {
+    fn of(init: &Init<'_>) -> Result<Home> {
+        let mut paths = Vec::new();
+        // `exec` has no hooks, and ends with its child.
+        let starts_more = init.root.is_some() && !init.needs_go_between();
+        if starts_more && init.joins().any(|(flag, _)| flag & libc::CLONE_NEWPID != 0) {
+            paths.push((libc::CLONE_NEWPID, "/proc/self/ns/pid".into()));
+        }
+        if init.plan.namespaces.makes(CLONE_NEWTIME) {
+            paths.push((CLONE_NEWTIME, "/proc/self/ns/time".into()));
+        }
+        Ok(Home(open_namespaces(&paths)?))
+    }
+
+    fn enter(&mut self) -> Result<()> {
+        self.0.drain(..).try_for_each(|(flag, own)| match init::join::enter(own.as_fd(), flag) {
+            // Root of a user namespace has no right to the host's, nor have its hooks over the host.
+            Err(e) if e.errno() == Some(libc::EPERM) => Ok(()),
+            other => other,
+        })
+    }
+
+    /// For the child, which stays.
+    fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// After a failure: there are `poststop` hooks still.
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = self.enter();
+    }
+}
+
 /// A pid or time namespace takes effect for children only, so it is the parent that joins it.
 fn join_for_children(init: &Init<'_>) -> Result<()> {
     for (flag, fd) in init.joins() {
@@ -141,19 +163,32 @@ impl Child {
         self.pidfd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Serves the child until it is ready. What concerns only processes is done here; `on` does the rest.
+    /// Serves the child until it is ready. What concerns only processes is done here; `on` does the rest. `settle` is told
+    /// the process that stays, before that goes on: what is set of a go-between may come after the fork.
     ///
     /// # Errors
     /// The child's own failure, or `on`'s. The child is dead and reaped then.
-    pub fn serve(&mut self, mut on: impl FnMut(i32, Request) -> Result<()>) -> Result<()> {
-        let result = self.serve_requests(&mut on);
+    pub fn serve(
+        &mut self,
+        settle: impl Fn(i32) -> Result<()>,
+        mut on: impl FnMut(i32, Request) -> Result<()>,
+    ) -> Result<()> {
+        let result = match self.go_between {
+            Some(_) => Ok(()),
+            None => settle(self.pid),
+        };
+        let result = result.and_then(|()| self.serve_requests(&settle, &mut on));
         if result.is_err() {
             self.kill();
         }
         result
     }
 
-    fn serve_requests(&mut self, on: &mut impl FnMut(i32, Request) -> Result<()>) -> Result<()> {
+    fn serve_requests(
+        &mut self,
+        settle: &impl Fn(i32) -> Result<()>,
+        on: &mut impl FnMut(i32, Request) -> Result<()>,
+    ) -> Result<()> {
         loop {
             match self.link.next()? {
                 Some(Request::Ready) => {
@@ -171,6 +206,7 @@ impl Child {
                     }
                     self.pid = pid;
                     self.pidfd = process::pidfd_open(pid).ok();
+                    settle(pid)?;
                     self.link.go()?;
                 }
                 Some(Request::ListenerNumber(number)) => {

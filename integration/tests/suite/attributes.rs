@@ -141,6 +141,41 @@ impl Drop for Pair {
     }
 }
 
+/// The process that joins the user namespace has made the container's by the time at which its score is set.
+#[test]
+fn the_oom_score_is_that_of_who_joins_a_user_namespace() {
+    if peer() != Peer::Hydra || host::lacks(&["clone3"]) {
+        skip!("by strace, in the calls of this runtime");
+    }
+    let c = Container::sleeping("oomexec").user_namespace().up();
+    let file = c.bundle.dir.join("process.json");
+    let mut process = c.bundle.config["process"].clone();
+    process["oomScoreAdj"] = 500.into();
+    process["args"] = json!(["cat", "/proc/self/oom_score_adj"]);
+    fs::write(&file, process.to_string()).unwrap();
+    let slow = |c: &Container| {
+        let args = ["-f", "-q", "-o", "/dev/null", "-e", "trace=clone3", "-e"];
+        let run = Run::new("strace").args(args).args(["inject=clone3:delay_exit=300000:when=1"]);
+        let run = run.args([host::runtime()]).args(["--root"]).args([&c.root]);
+        run.args(host::systemd_driver().then_some("--systemd-cgroup"))
+    };
+    let out = slow(&c).args(["exec", "--process"]).args([&file]).args([&c.id]).out().ok();
+    assert_eq!(out.stdout.trim(), "500");
+    let mut joins = Container::new("oomjoins").args(&["cat", "/proc/self/oom_score_adj"]).user_namespace();
+    for kind in ["user", "pid"] {
+        joins = joins.namespace(kind, Some(&format!("/proc/{}/ns/{kind}", c.pid())));
+    }
+    let joins = joins.with(|config| {
+        config["process"]["oomScoreAdj"] = 700.into();
+        // Looking at those of the other would be the first clone.
+        let linux = config["linux"].as_object_mut().unwrap();
+        linux.retain(|key, _| !key.ends_with("idMappings"));
+    });
+    joins.bundle.write();
+    let out = slow(&joins).args(["run", "--bundle"]).args([&joins.bundle.dir]).args([&joins.id]).out().ok();
+    assert_eq!(out.stdout.trim(), "700");
+}
+
 #[test]
 fn network_devices_are_moved() {
     differs!(Runc, "1.1 knows none");
@@ -158,6 +193,25 @@ fn network_devices_are_moved() {
     let absent = Container::new("nonetdev").with(|c| c["linux"]["netDevices"] = json!({ "nosuchdev": {} }));
     absent.run().fails_with("nosuchdev");
     eventually("nothing is left", || absent.leftovers().is_empty());
+}
+
+#[test]
+fn network_devices_come_back_from_a_container_that_fails() {
+    differs!(Runc, "1.1 knows none");
+    differs!(Crun, "1.8.1 knows none");
+    let pair = Pair::new();
+    Run::sh(&format!("ip address add 192.0.2.78/24 dev {0} && ip link set {0} up", pair.0)).ok();
+    let other = Container::sleeping("netdevother").up();
+    let joined = format!("/proc/{}/ns/net", other.pid());
+    for namespace in [None, Some(joined.as_str())] {
+        let c = Container::new("netdevfails").args(&["/bin/nonexistent"]).namespace("network", namespace);
+        let c = c.with(|c| c["linux"]["netDevices"] = json!({ pair.0.as_str(): { "name": "eth7" } }));
+        c.create().fails_with("nonexistent");
+        let out = Run::sh(&format!("ip address show dev {}", pair.0)).ok().stdout;
+        assert!(out.contains("192.0.2.78/24") && out.contains(",UP"), "{namespace:?}: {out}");
+        assert_eq!(c.leftovers(), Vec::<String>::new());
+    }
+    other.exec(&["ip", "link", "show", "dev", "eth7"]).fails();
 }
 
 #[test]

@@ -356,7 +356,7 @@ fn a_configuration_is_a_regular_file() {
     let config = c.bundle.dir.join("config.json");
     c.bundle.write();
     for what in ["/dev/zero", "/dev/tty", "fifo"] {
-        std::fs::remove_file(&config).unwrap();
+        fs::remove_file(&config).unwrap();
         match what {
             "fifo" => nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap(),
             device => std::os::unix::fs::symlink(device, &config).unwrap(),

@@ -86,6 +86,32 @@ fn the_configuration_of_spec_runs() {
     assert!(out.ends_with("ran\n") && out.lines().count() == 2, "{out}");
 }
 
+/// Root of a user namespace may join a pid namespace of its own, and may not go back to the host's: nothing that it needs.
+#[test]
+fn a_pid_namespace_is_joined_in_a_user_namespace() {
+    if !allowed() {
+        skip!("plain users may not make user namespaces here");
+    }
+    if integration::peer() != integration::Peer::Hydra {
+        skip!("others know no disabled cgroups");
+    }
+    let c = Container::sh("usernspid", "echo joined").with(|c| {
+        c.as_object_mut().unwrap().remove("hostname");
+        c["mounts"] = json!([]);
+        c["linux"] =
+            json!({ "namespaces": [{ "type": "mount" }, { "type": "pid", "path": "/proc/HOLDER/ns/pid_for_children" }] });
+    });
+    c.bundle.write();
+    let script = "unshare --pid --fork --kill-child sleep 1000000 >/dev/null 2>&1 & holder=$!
+        until [ -e /proc/$holder/ns/pid_for_children ] && pgrep -P $holder >/dev/null; do sleep 0.05; done
+        sed -i s/HOLDER/$holder/ config.json
+        $RUN --root $ROOT --cgroup-manager disabled run $ID; code=$?
+        kill -9 $holder; exit $code";
+    let run = Run::new("unshare").args(["--user", "--map-root-user", "sh", "-c", script]);
+    let run = run.env("RUN", integration::host::runtime()).env("ROOT", &c.root).env("ID", &c.id);
+    run.dir(&c.bundle.dir).out().ok().says("joined");
+}
+
 #[test]
 fn a_plain_users_container_lives_through_its_states() {
     if !allowed() {

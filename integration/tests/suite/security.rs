@@ -229,7 +229,7 @@ fn cve_2024_45310_nothing_is_made_outside_of_the_root() {
     let victim = integration::janitor::scratch().join("victim2");
     fs::create_dir_all(&victim).unwrap();
     let up = format!("../../../../../../../../../..{}", victim.display());
-    let prepare = |root: &std::path::Path| symlink(&up, root.join("out")).unwrap();
+    let prepare = |root: &Path| symlink(&up, root.join("out")).unwrap();
     Container::new("cwd").prepare(prepare).with(|c| c["process"]["cwd"] = "/out/cwd".into()).run();
     let device = json!([{ "path": "/out/null", "type": "c", "major": 1, "minor": 3 }]);
     Container::new("device").prepare(prepare).with(|c| c["linux"]["devices"] = device).run();

@@ -222,13 +222,13 @@ fn make(
     };
     let mut child = spawn::spawn(init, into.as_ref().map(AsFd::as_fd))?;
     affinity.restore();
-    if let (Some(rdt), Some(root)) = (&plan.rdt, attrs::rdt::root()) {
-        rdt.join(&root, child.pid)?;
-    }
-    if let Some(score) = plan.process.oom_score_adj {
-        attrs::oom::apply(child.pid, score)?;
-    }
-    child.serve(|pid, request| {
+    let settle = |pid| {
+        if let (Some(rdt), Some(root)) = (&plan.rdt, attrs::rdt::root()) {
+            rdt.join(&root, pid)?;
+        }
+        plan.process.oom_score_adj.map_or(Ok(()), |score| attrs::oom::apply(pid, score))
+    };
+    child.serve(settle, |pid, request| {
         match request {
             Request::Console(master) => *console = Some(master),
             Request::SeccompListener(fd) => {

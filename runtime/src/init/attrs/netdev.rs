@@ -59,11 +59,28 @@ fn is_valid(name: &str) -> bool {
 }
 
 /// A device that was moved, and how it was before.
-struct Moved<'a> {
-    name: &'a str,
+struct Moved {
+    name: String,
     link: Link,
     addresses: Vec<Address>,
     new_index: u32,
+}
+
+/// Devices that a container has been given. Its network namespace stays with them until this is dropped.
+pub struct Given {
+    here: Netlink,
+    there: Netlink,
+    home: OwnedFd,
+    moved: Vec<Moved>,
+}
+
+impl Given {
+    /// Puts them back as they were: name, addresses, up or down. For a container that has come to nothing.
+    pub fn put_back(&self) {
+        for device in self.moved.iter().rev() {
+            put_back(&self.here, &self.there, self.home.as_fd(), device);
+        }
+    }
 }
 
 impl NetDevices {
@@ -73,37 +90,26 @@ impl NetDevices {
 
     /// Moves them into `namespace`, gives them back their permanent global addresses, sets them up. If one fails, those
     /// already moved are put back as they were. The calling thread enters the namespace for a moment.
-    pub fn apply(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
+    pub fn apply(&self, namespace: BorrowedFd<'_>) -> Result<Given> {
         let here = Netlink::open().context("open a netlink socket")?;
         let home: OwnedFd = std::fs::File::open("/proc/thread-self/ns/net").context("open own netns")?.into();
         setns(namespace, libc::CLONE_NEWNET).context("enter the container's network namespace")?;
         let there = Netlink::open();
         setns(home.as_fd(), libc::CLONE_NEWNET).context("return from the container's network namespace")?;
         let there = there.context("open a netlink socket in the container's network namespace")?;
-        let mut moved = Vec::new();
+        let mut given = Given { here, there, home, moved: Vec::new() };
         for (name, to) in &self.0 {
-            if let Err(error) = move_one(&here, &there, namespace, name, to, &mut moved) {
-                for device in moved.iter().rev() {
-                    put_back(&here, &there, home.as_fd(), device);
-                }
+            if let Err(error) = move_one(&mut given, namespace, name, to) {
+                given.put_back();
                 return Err(error.context(format!("move netDevice {name}")));
             }
         }
-        Ok(())
+        Ok(given)
     }
 }
 
-fn move_one<'a>(
-    here: &Netlink,
-    there: &Netlink,
-    namespace: BorrowedFd<'_>,
-    name: &'a str,
-    to: &str,
-    moved: &mut Vec<Moved<'a>>,
-) -> Result<()> {
+fn move_one(given: &mut Given, namespace: BorrowedFd<'_>, name: &str, to: &str) -> Result<()> {
+    let Given { here, there, moved, .. } = given;
     let link = here
         .link(name)
         .with_context(|| format!("link not found for interface {name} on runtime namespace"))?;
@@ -120,7 +126,7 @@ fn move_one<'a>(
     }
     // It may have got another index, where its own was taken.
     let new_index = there.link(&to).map(|link| link.index);
-    moved.push(Moved { name, link, addresses, new_index: new_index.unwrap_or(link.index) });
+    moved.push(Moved { name: name.to_string(), link, addresses, new_index: new_index.unwrap_or(link.index) });
     let index = new_index.with_context(|| format!("link not found for interface {to} on namespace"))?;
     for address in moved.last().iter().flat_map(|m| &m.addresses).filter(|a| a.is_permanent_and_global()) {
         there.add_address(index, address).context("fail to set up address on namespace")?;
@@ -143,10 +149,10 @@ fn free_name(there: &Netlink, name: &str) -> Result<String> {
 }
 
 /// As far as it goes: the error that led here is the one to report.
-fn put_back(here: &Netlink, there: &Netlink, home: BorrowedFd<'_>, device: &Moved<'_>) {
+fn put_back(here: &Netlink, there: &Netlink, home: BorrowedFd<'_>, device: &Moved) {
     let _ = there.set_up(device.new_index, false);
-    if there.move_to(device.new_index, &home, device.name).is_ok() {
-        if let Ok(link) = here.link(device.name) {
+    if there.move_to(device.new_index, &home, &device.name).is_ok() {
+        if let Ok(link) = here.link(&device.name) {
             let _ = here.set_up(link.index, device.link.up);
             restore(here, link.index, &device.addresses);
         }
@@ -248,7 +254,7 @@ mod tests {
             ip("link set aaa up");
             there("link add taken type bridge");
             let plan = parse(&devices(&[("aaa", "moved"), ("bbb", "taken")]), true, false).unwrap();
-            let text = plan.apply(other).unwrap_err().to_string();
+            let text = plan.apply(other).err().unwrap().to_string();
             assert!(text.starts_with("move netDevice bbb: fail to move network device bbb"), "{text}");
             let seen = ip("address show dev aaa");
             assert!(seen.contains("192.0.2.7/24") && seen.contains("2001:db8::7/64"), "{seen}");
@@ -257,7 +263,8 @@ mod tests {
             let absent = parse(&devices(&[("nosuch", "")]), true, false).unwrap();
             assert!(absent
                 .apply(other)
-                .unwrap_err()
+                .err()
+                .unwrap()
                 .to_string()
                 .contains("link not found for interface nosuch"));
         });
