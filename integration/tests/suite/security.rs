@@ -2,7 +2,7 @@
 
 use integration::bundle::copy_program;
 use integration::bundle::mount;
-use integration::{differs, host, Container, Run};
+use integration::{differs, host, skip, Container, Run};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::{symlink, PermissionsExt};
@@ -221,6 +221,49 @@ fn cve_2021_30465_a_swap_while_mounting_leads_nowhere() {
         "something was made outside of the root"
     );
     assert_eq!(host::mounts_below(&victim), Vec::<std::path::PathBuf>::new());
+}
+
+/// The same for what a mount is given once it is there: read-only must be the mount, not what its path leads to by then.
+#[test]
+fn a_swap_after_mounting_leaves_no_mount_writable() {
+    differs!(Crun, "not put to peers: it is a race");
+    differs!(Runc, "not put to peers: it is a race");
+    if !Path::new("/usr/bin/strace").exists() {
+        skip!("needs strace");
+    }
+    if host::lacks(&["open_tree", "move_mount", "mount_setattr", "fsopen"]) {
+        skip!("stops at a call that Linux before 5.12 has not");
+    }
+    let shared = integration::janitor::scratch().join("shared");
+    let source = shared.join("source");
+    for one in [
+        mount("/vol/a", "bind", source.to_str().unwrap(), &["rbind", "rro"]),
+        mount("/vol/a", "tmpfs", "tmpfs", &["ro"]),
+    ] {
+        let _ = fs::remove_dir_all(&shared);
+        fs::create_dir_all(&source).unwrap();
+        fs::create_dir(shared.join("a")).unwrap();
+        let c = Container::new("swapped").args(&["cat", "/proc/self/mountinfo"]);
+        let c = c.mount(mount("/vol", "bind", shared.to_str().unwrap(), &["bind"])).mount(one);
+        c.bundle.write();
+        let calls = "inject=move_mount:delay_exit=3000000:when=2";
+        let run = Run::new("strace").args(["-f", "-qq", "-e", "trace=move_mount", "-e", calls, "-o"]);
+        let run =
+            run.args([c.bundle.dir.join("log")]).args([host::runtime()]).args(["--root"]).args([&c.root]);
+        let run = if host::systemd_driver() { run.args(["--systemd-cgroup"]) } else { run };
+        let run = run.args(["run", "--bundle"]).args([&c.bundle.dir]).args([&c.id]).start();
+        let point = format!(" {} ", c.bundle.rootfs().join("vol/a").display());
+        integration::eventually("the mount is there", || {
+            let tables = fs::read_dir("/proc").unwrap().flatten().map(|p| p.path().join("mountinfo"));
+            tables.into_iter().any(|t| fs::read_to_string(t).is_ok_and(|t| t.contains(&point)))
+        });
+        fs::rename(shared.join("a"), shared.join("b")).unwrap();
+        symlink("/proc", shared.join("a")).unwrap();
+        let out = run.out().ok().stdout;
+        let line = out.lines().find(|l| l.split(' ').nth(4) == Some("/vol/b"));
+        let line = line.unwrap_or_else(|| panic!("the mount is gone: {out}"));
+        assert!(line.split(' ').nth(5).unwrap().split(',').any(|o| o == "ro"), "writable: {line}");
+    }
 }
 
 /// CVE-2024-45310, CVE-2025-24965: missing mount points, working folders and devices are made inside the root only.

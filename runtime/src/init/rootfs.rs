@@ -220,11 +220,15 @@ fn whole_pseudo_mounts(table: &str) -> impl Iterator<Item = PathBuf> + '_ {
         let mut fields = mount.split(' ').skip(3);
         let (root, place) = (fields.next()?, fields.next()?);
         let pseudo = matches!(file_system.split(' ').next(), Some("proc" | "sysfs"));
-        // As seq_path(3) of the kernel writes it.
-        let plain =
-            place.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
-        (pseudo && root == "/").then(|| PathBuf::from(plain))
+        (pseudo && root == "/").then(|| unescaped(place))
     })
+}
+
+/// A path as seq_path(3) of the kernel writes it.
+fn unescaped(place: &str) -> PathBuf {
+    PathBuf::from(
+        place.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"),
+    )
 }
 
 /// Unmounts, for this mount namespace alone; what may not be unmounted is covered.

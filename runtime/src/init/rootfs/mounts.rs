@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -50,57 +50,81 @@ impl MountPlan {
 }
 
 impl Prepared {
-    /// `source` is there if the parent opened it.
+    /// `source` is there if the parent opened it. What is set on a mount after it is attached is set on a descriptor of
+    /// it: who shares the directories above can swap what its path leads to.
     pub(super) fn mount(&mut self, one: &MountPlan, source: Option<BorrowedFd<'_>>) -> Result<()> {
         let path = PathBuf::from(&one.destination);
+        let options = &one.options;
         match &one.kind {
-            Kind::Bind { source: from, recursive } => self.bind(one, &path, from, *recursive, source)?,
+            Kind::Bind { source: from, recursive } => self.bind(one, &path, from, *recursive, source),
             Kind::Proc => {
                 let target = self.plain_directory(&path, true)?;
-                self.mount_new(&target, "proc", &one.source, &one.options)?;
+                self.mount_new(&target, "proc", &one.source, options)?;
                 let mounted = resolve_plain(self.root(), &path)?;
                 if !is_on_procfs(mounted.as_fd()) {
                     invalid!("it is not a procfs after mounting one");
                 }
+                self.finish_on(&target, &path, options)
             }
-            Kind::Sysfs => self.sysfs(&path, &one.source, &one.options)?,
-            Kind::Tmpfs => self.tmpfs(&path, &one.source, &one.options)?,
+            Kind::Sysfs => {
+                let target = self.plain_directory(&path, false)?;
+                self.sysfs(&target, &path, &one.source, options)?;
+                self.finish_on(&target, &path, options)
+            }
+            Kind::Tmpfs => self.tmpfs(&path, &one.source, options),
             Kind::CgroupV1 { namespaced, hierarchies } => {
-                self.cgroup_v1(&path, &one.options, *namespaced, hierarchies)?
+                let target = self.directory(&path)?;
+                self.cgroup_v1(&target, &path, options, *namespaced, hierarchies)?;
+                self.finish_on(&target, &path, options)
             }
-            Kind::CgroupV2 { fallback } => self.cgroup_v2(&path, &one.options, fallback)?,
+            Kind::CgroupV2 { fallback } => {
+                let target = self.plain_directory(&path, false)?;
+                self.cgroup_v2(&target, &path, options, fallback)?;
+                self.finish_on(&target, &path, options)
+            }
             Kind::Other { fstype } => {
                 let target = self.directory(&path)?;
-                self.mount_new(&target, fstype, &one.source, &one.options)?;
+                self.mount_new(&target, fstype, &one.source, options)?;
                 if let Some(label) = &one.label {
-                    let mounted = resolve(self.root(), &path)?;
+                    let mounted = self.mounted_on(&target, &path)?;
                     sys::set_selinux_label(&via(mounted.as_fd()), label).context("labelling it")?;
                 }
+                self.finish_on(&target, &path, options)
             }
             Kind::Remount => {
                 let target = resolve(self.root(), &path)?;
-                let all = flags(one.options.set | libc::MS_REMOUNT);
-                mount(NONE, &via(target.as_fd()), NONE, all, data(&one.options).as_deref())?;
+                let all = flags(options.set | libc::MS_REMOUNT);
+                mount(NONE, &via(target.as_fd()), NONE, all, data(options).as_deref())?;
+                finish(target.as_fd(), options)
             }
         }
-        self.finish_mount(&path, &one.options)
     }
 
-    /// What is asked for the mount that is there now.
-    fn finish_mount(&self, path: &Path, options: &Options) -> Result<()> {
-        let recursive = options.recursive_set | options.recursive_clear != 0;
-        if options.propagation.is_empty() && !recursive {
-            return Ok(());
+    /// What is asked for the mount that is on `target` now.
+    fn finish_on(&self, target: &OwnedFd, path: &Path, options: &Options) -> Result<()> {
+        match needs_finish(options) {
+            true => finish(self.mounted_on(target, path)?.as_fd(), options),
+            false => Ok(()),
         }
+    }
+
+    /// The mount that was put on `target`, which `path` led to.
+    ///
+    /// # Errors
+    /// When what is at `path` now is another one.
+    fn mounted_on(&self, target: &OwnedFd, path: &Path) -> Result<OwnedFd> {
         let mounted = resolve(self.root(), path)?;
-        if recursive {
-            sys::mount_setattr(mounted.as_fd(), true, options.recursive_set, options.recursive_clear, None)
-                .context("setting recursive mount attributes (Linux 5.12)")?;
+        let (parent, number) = (mount_id(target.as_fd())?, mount_id(mounted.as_fd())?);
+        let place = std::fs::read_link(via(target.as_fd()))?;
+        let table =
+            std::fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+        if !is_mounted_on(&table, number, parent, &place) {
+            invalid!(
+                "{:?} is no longer what was mounted there: somebody moved it",
+                path.display().to_string()
+            );
         }
-        for flag in &options.propagation {
-            mount(NONE, &via(mounted.as_fd()), NONE, flags(*flag), NONE).context("setting propagation")?;
-        }
-        Ok(())
+        Ok(mounted)
     }
 
     fn directory(&self, path: &Path) -> Result<OwnedFd> {
@@ -166,36 +190,13 @@ impl Prepared {
     /// A new file system.
     fn mount_new(&self, target: &OwnedFd, fstype: &str, source: &str, options: &Options) -> Result<()> {
         if options.data.len() > MAX_DATA {
-            return self.mount_with_long_data(target, fstype, source, options);
+            let mounted = new_mount(fstype, source, options)
+                .context("mounting with options of more than a page (Linux 5.2)")?;
+            return Ok(sys::move_mount(mounted.as_fd(), target.as_fd())?);
         }
         let place = via(target.as_fd());
         mount(Some(source), &place, Some(fstype), flags(options.set), data(options).as_deref())?;
         Ok(())
-    }
-
-    /// mount(2) would cut the options at a page.
-    fn mount_with_long_data(
-        &self,
-        target: &OwnedFd,
-        fstype: &str,
-        source: &str,
-        options: &Options,
-    ) -> Result<()> {
-        let c =
-            |text: &str| CString::new(text).map_err(|_| Error::invalid("a mount option holds a NUL byte"));
-        let pairs: Vec<(CString, Option<CString>)> = options
-            .data
-            .split(',')
-            .map(|option| match option.split_once('=') {
-                Some((key, value)) => Ok((c(key)?, Some(c(value)?))),
-                None => Ok((c(option)?, None)),
-            })
-            .collect::<Result<_>>()?;
-        let borrowed: Vec<_> = pairs.iter().map(|(k, v)| (k.as_c_str(), v.as_deref())).collect();
-        let attributes = crate::plan::rootfs::options::attribute_bits(options.set);
-        let mounted = sys::new_mount(&c(fstype)?, &c(source)?, &borrowed, attributes)
-            .context("mounting with options of more than a page (Linux 5.2)")?;
-        Ok(sys::move_mount(mounted.as_fd(), target.as_fd())?)
     }
 
     fn bind(
@@ -222,40 +223,45 @@ impl Prepared {
             return Err(Errno::ENOTDIR.into());
         }
         let (set, clear) = one.options.attributes();
-        let attached = match opened {
-            Some(tree) => attach(tree, target.as_fd(), set, clear),
-            None => open_tree(from, recursive).and_then(|t| attach(t.as_fd(), target.as_fd(), set, clear)),
+        let own;
+        let tree = match opened {
+            Some(tree) => Ok(tree),
+            None => match open_tree(from, recursive) {
+                Ok(tree) => {
+                    own = tree;
+                    Ok(own.as_fd())
+                }
+                Err(e) => Err(e),
+            },
         };
-        match attached {
-            Ok(Attached::WithAttributes) => return Ok(()),
-            Ok(Attached::Bare) => {}
+        let options = &one.options;
+        match tree.map(|tree| (tree, attach(tree, target.as_fd(), set, clear, options))) {
+            // The descriptor of the detached tree is one of the mount that it has become.
+            Ok((tree, Ok(Attached::WithAttributes))) => propagate(tree, options),
+            Ok((tree, Ok(Attached::Bare))) => remount_bound(tree, set | clear, options),
             // Linux before 5.2. What has its ids mapped is nothing that could be bound by path.
-            Err(Errno::ENOSYS) if one.options.idmap.is_none() => {
+            Err(Errno::ENOSYS) | Ok((_, Err(Errno::ENOSYS))) if options.idmap.is_none() => {
                 let rec = if recursive { MsFlags::MS_REC } else { MsFlags::empty() };
                 mount(Some(from), &via(target.as_fd()), NONE, MsFlags::MS_BIND | rec, NONE)?;
+                match set | clear == 0 && !needs_finish(options) {
+                    true => Ok(()),
+                    false => remount_bound(self.mounted_on(&target, path)?.as_fd(), set | clear, options),
+                }
             }
-            Err(Errno::ENOSYS) => {
-                return Err(Errno::ENOSYS).context("moving an id-mapped mount (Linux 5.12)")
+            Err(Errno::ENOSYS) | Ok((_, Err(Errno::ENOSYS))) => {
+                Err(Errno::ENOSYS).context("moving an id-mapped mount (Linux 5.12)")
             }
-            Err(e) => return Err(e.into()),
+            Err(e) | Ok((_, Err(e))) => Err(e.into()),
         }
-        if set | clear == 0 {
-            return Ok(());
-        }
-        let mounted = resolve(self.root(), path)?;
-        let present = sys::present_flags(mounted.as_fd())? & !one.options.clear;
-        let all = flags((one.options.set & PER_MOUNT) | present | libc::MS_REMOUNT | libc::MS_BIND);
-        Ok(mount(NONE, &via(mounted.as_fd()), NONE, all, NONE)?)
     }
 
-    fn sysfs(&self, path: &Path, source: &str, options: &Options) -> Result<()> {
-        let target = self.plain_directory(path, false)?;
-        match self.mount_new(&target, "sysfs", source, options) {
+    fn sysfs(&self, target: &OwnedFd, path: &Path, source: &str, options: &Options) -> Result<()> {
+        match self.mount_new(target, "sysfs", source, options) {
             // Somebody else's network namespace: only the host's sysfs can be shown.
             Err(e) if e.errno() == Some(libc::EPERM) => {
                 mount(Some("/sys"), &via(target.as_fd()), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
                 match options.is_readonly() {
-                    true => remount_readonly(resolve(self.root(), path)?.as_fd()),
+                    true => remount_readonly(self.mounted_on(target, path)?.as_fd()),
                     false => Ok(()),
                 }
             }
@@ -279,29 +285,43 @@ impl Prepared {
         }
         let readonly = options.is_readonly();
         options.set &= !libc::MS_RDONLY;
-        self.mount_new(&target, "tmpfs", source, &options)?;
+        if !readonly && !options.tmpcopyup && !needs_finish(&options) {
+            return self.mount_new(&target, "tmpfs", source, &options);
+        }
+        let mounted = match new_mount("tmpfs", source, &options) {
+            Ok(mounted) => {
+                sys::move_mount(mounted.as_fd(), target.as_fd())?;
+                mounted
+            }
+            // Linux before 5.2.
+            Err(e) if e.errno() == Some(libc::ENOSYS) => {
+                self.mount_new(&target, "tmpfs", source, &options)?;
+                self.mounted_on(&target, path)?
+            }
+            Err(e) => return Err(e),
+        };
         if options.tmpcopyup {
-            let mounted = resolve(self.root(), path)?;
             copy_up(&target, &mounted).context("tmpcopyup")?;
         }
+        finish(mounted.as_fd(), &options)?;
         if readonly {
-            self.readonly_later.push(resolve(self.root(), path)?);
+            self.readonly_later.push(mounted);
         }
         Ok(())
     }
 
     fn cgroup_v1(
         &mut self,
+        target: &OwnedFd,
         path: &Path,
         options: &Options,
         namespaced: bool,
         hierarchies: &[Hierarchy],
     ) -> Result<()> {
-        let target = self.directory(path)?;
         let readonly = options.is_readonly();
         let set = options.set & !(libc::MS_RDONLY | libc::MS_BIND);
         let top = Options { set, data: "mode=755".into(), ..Options::default() };
-        self.mount_new(&target, "tmpfs", "tmpfs", &top)?;
+        self.mount_new(target, "tmpfs", "tmpfs", &top)?;
         let base = resolve(self.root(), path)?;
         for one in hierarchies {
             let name = Path::new(&one.name);
@@ -331,14 +351,13 @@ impl Prepared {
         Ok(())
     }
 
-    fn cgroup_v2(&self, path: &Path, options: &Options, fallback: &Path) -> Result<()> {
-        let target = self.plain_directory(path, false)?;
-        match self.mount_new(&target, "cgroup2", "cgroup", options) {
+    fn cgroup_v2(&self, target: &OwnedFd, path: &Path, options: &Options, fallback: &Path) -> Result<()> {
+        match self.mount_new(target, "cgroup2", "cgroup", options) {
             // In a user namespace without a cgroup namespace of its own.
             Err(e) if matches!(e.errno(), Some(libc::EPERM | libc::EBUSY)) => {
                 mount(Some(fallback), &via(target.as_fd()), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
                 match options.is_readonly() {
-                    true => remount_readonly(resolve(self.root(), path)?.as_fd()),
+                    true => remount_readonly(self.mounted_on(target, path)?.as_fd()),
                     false => Ok(()),
                 }
             }
@@ -363,16 +382,109 @@ enum Attached {
     Bare,
 }
 
-fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, set: u64, clear: u64) -> Result<Attached, Errno> {
+/// Attaches a detached tree, which has its attributes before anybody can reach it.
+fn attach(
+    tree: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    set: u64,
+    clear: u64,
+    options: &Options,
+) -> Result<Attached, Errno> {
     let attributes = match set | clear {
         0 => Ok(()),
         _ => sys::mount_setattr(tree, false, set, clear, None),
     };
-    let attached = match attributes {
+    let attached = match attributes.and_then(|()| set_recursive(tree, options)) {
         Err(Errno::ENOSYS) => Attached::Bare,
         other => other.map(|()| Attached::WithAttributes)?,
     };
     sys::move_mount(tree, target).map(|()| attached)
+}
+
+/// Gives a bound mount its flags where mount_setattr(2) is missing: any other bind has them before it is attached.
+fn remount_bound(mounted: BorrowedFd<'_>, change: u64, options: &Options) -> Result<()> {
+    if change != 0 {
+        let present = sys::present_flags(mounted)? & !options.clear;
+        let all = flags((options.set & PER_MOUNT) | present | libc::MS_REMOUNT | libc::MS_BIND);
+        mount(NONE, &via(mounted), NONE, all, NONE)?;
+    }
+    finish(mounted, options)
+}
+
+fn needs_finish(options: &Options) -> bool {
+    options.recursive_set | options.recursive_clear != 0 || !options.propagation.is_empty()
+}
+
+/// What is asked for a mount besides its flags.
+fn finish(mounted: BorrowedFd<'_>, options: &Options) -> Result<()> {
+    set_recursive(mounted, options).context("setting recursive mount attributes (Linux 5.12)")?;
+    propagate(mounted, options)
+}
+
+fn set_recursive(mounted: BorrowedFd<'_>, options: &Options) -> Result<(), Errno> {
+    match options.recursive_set | options.recursive_clear {
+        0 => Ok(()),
+        _ => sys::mount_setattr(mounted, true, options.recursive_set, options.recursive_clear, None),
+    }
+}
+
+/// Once it is attached: what is attached below a shared mount becomes shared.
+fn propagate(mounted: BorrowedFd<'_>, options: &Options) -> Result<()> {
+    for flag in &options.propagation {
+        mount(NONE, &via(mounted), NONE, flags(*flag), NONE).context("setting propagation")?;
+    }
+    Ok(())
+}
+
+/// A new file system, attached nowhere.
+fn new_mount(fstype: &str, source: &str, options: &Options) -> Result<OwnedFd> {
+    let c = |text: &str| CString::new(text).map_err(|_| Error::invalid("a mount option holds a NUL byte"));
+    let of_all = [
+        ("sync", libc::MS_SYNCHRONOUS),
+        ("dirsync", libc::MS_DIRSYNC),
+        ("mand", libc::MS_MANDLOCK),
+        ("lazytime", libc::MS_LAZYTIME),
+    ];
+    let of_all = of_all.iter().filter(|(_, flag)| options.set & flag != 0).map(|(name, _)| *name);
+    let pairs: Vec<(CString, Option<CString>)> = split_data(&options.data)
+        .chain(of_all)
+        .map(|option| match option.split_once('=') {
+            Some((key, value)) => Ok((c(key)?, Some(c(value.trim_matches('"'))?))),
+            None => Ok((c(option)?, None)),
+        })
+        .collect::<Result<_>>()?;
+    let borrowed: Vec<_> = pairs.iter().map(|(k, v)| (k.as_c_str(), v.as_deref())).collect();
+    let attributes = crate::plan::rootfs::options::attribute_bits(options.set);
+    Ok(sys::new_mount(&c(fstype)?, &c(source)?, &borrowed, attributes)?)
+}
+
+/// Options one by one; the commas of an SELinux label stand between quotes.
+fn split_data(data: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    let separator = move |c: char| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    };
+    data.split(separator).filter(|option| !option.is_empty())
+}
+
+/// The number by which mount tables know the mount that a file was opened on.
+fn mount_id(fd: BorrowedFd<'_>) -> Result<u32> {
+    let name = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+    let text = std::fs::read_to_string(&name).with_context(|| format!("reading {name}"))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    number.ok_or_else(|| Error::invalid(format!("{name} names no mount")))
+}
+
+/// Whether mount `number` lies at `place` of the mount `parent`, by a mount table.
+fn is_mounted_on(table: &str, number: u32, parent: u32, place: &Path) -> bool {
+    table.lines().any(|line| {
+        let mut fields = line.split(' ');
+        let mut next = || fields.next().and_then(|field| field.parse::<u32>().ok());
+        next() == Some(number)
+            && next() == Some(parent)
+            && fields.nth(2).is_some_and(|point| super::unescaped(point) == place)
+    })
 }
 
 fn data(options: &Options) -> Option<String> {
@@ -441,4 +553,25 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &std::ffi::CStr) -
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_with_labels_are_split_between_them() {
+        let data = "size=1m,,context=\"a:b:c:s0:c1,c2\",mode=755";
+        let found: Vec<_> = split_data(data).collect();
+        assert_eq!(found, ["size=1m", "context=\"a:b:c:s0:c1,c2\"", "mode=755"]);
+        assert_eq!(split_data("").count(), 0);
+    }
+
+    #[test]
+    fn a_mount_is_known_by_what_it_lies_on() {
+        let table = "30 22 0:21 / /r/v\\040/a rw - tmpfs tmpfs rw\n31 22 0:21 / /r/b rw - tmpfs tmpfs rw\n";
+        assert!(is_mounted_on(table, 30, 22, Path::new("/r/v /a")));
+        assert!(!is_mounted_on(table, 31, 22, Path::new("/r/v /a")));
+        assert!(!is_mounted_on(table, 30, 23, Path::new("/r/v /a")));
+    }
 }
