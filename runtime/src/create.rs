@@ -301,7 +301,11 @@ fn make(
                         // systemd makes a scope only around a process that exists.
                         let knobs = &decided.knobs;
                         let doing = "putting the container's process into its cgroup";
-                        cgroup.attach(pid).with_context(|| knobs.making(doing))?;
+                        let attached = cgroup.attach(pid);
+                        if attached.is_err() {
+                            disown_cgroup(container);
+                        }
+                        attached.with_context(|| knobs.making(doing))?;
                         limit(container, &mut decided.knobs, cgroup)?;
                     }
                     prepare(&decided.plan, pid, &mut devices)?;
@@ -348,8 +352,7 @@ fn make_cgroup(
     let deferred = location.unit.is_some();
     let made = Cgroup::create(&decided.layout, location, &resources, options);
     if made.is_err() {
-        // What was made is taken back; what is left, somebody else's since a moment ago, isn't ours to kill.
-        container.state.undo.retain(|undo| !matches!(undo, Undo::Cgroup(_)));
+        disown_cgroup(container);
     }
     let cgroup = made.with_context(|| decided.knobs.making("creating the container's cgroup"))?;
     for warning in cgroup.warnings() {
@@ -359,6 +362,12 @@ fn make_cgroup(
         limit(container, &mut decided.knobs, &cgroup)?;
     }
     Ok(Some(cgroup))
+}
+
+/// After a cgroup could not be made: what was made is taken back; what is left, somebody else's since a moment ago, isn't ours to
+/// kill.
+fn disown_cgroup(container: &mut Container) {
+    container.state.undo.retain(|undo| !matches!(undo, Undo::Cgroup(_)));
 }
 
 /// Sets the knobs that a cgroup isn't made with, once it is there.

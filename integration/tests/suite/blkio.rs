@@ -186,7 +186,7 @@ fn buffered_writes() {
     let rate = 5e6;
     let c = with_disks(Container::sleeping("buffered"), &[&disks[0]]);
     let c =
-        annotated(c, &[("hydra.blkio.write-bps", "container:/data0=5MB"), ("hydra.memory.limit", "24MiB")]);
+        annotated(c, &[("hydra.blkio.write-bps", "container:/data0=5MB"), ("hydra.memory.limit", "256MiB")]);
     c.bundle.write();
     let log = c.bundle.dir.join("log");
     let verb = c.runtime().args(["--log"]).args([&log]).args(["create", "--bundle"]).args([&c.bundle.dir]);
@@ -208,7 +208,7 @@ fn buffered_writes() {
         word.and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0)
     };
     let background = std::thread::scope(|scope| {
-        // Little memory, so that little is written at once.
+        // Limited memory, so that not all is written at once; what the loop device writes to a tmpfs counts as the container's.
         scope.spawn(|| {
             let dd = "timeout 60 dd if=/dev/zero of=/data0/x bs=64k count=3000";
             c.exec(&["/usr/bin/sh", "-c", dd])
