@@ -504,6 +504,38 @@ fn cve_2023_25809_the_hosts_cgroups_cannot_be_written() {
     assert!(!out.stdout.contains("made") && out.stderr.contains("Read-only file system"), "{out}");
 }
 
+/// The same through /sys, of which only the host's can be shown to a user namespace in the host's network.
+#[test]
+fn cve_2023_25809_nor_through_the_hosts_sys() {
+    differs!(Runc, "refuses the mount");
+    differs!(Crun, "leaves them writable");
+    let map = json!([{ "containerID": 0, "hostID": 0, "size": 1000 }]);
+    let c = Container::sh("cve25809sys", "cat /proc/self/mountinfo")
+        .namespace("user", None)
+        .without_namespace("network")
+        .with(|c| {
+            c["linux"]["uidMappings"] = map.clone();
+            c["linux"]["gidMappings"] = map.clone();
+            let mounts = c["mounts"].as_array_mut().unwrap();
+            mounts.retain(|m| !m["destination"].as_str().unwrap_or_default().starts_with("/sys"));
+        })
+        .mount(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
+    let out = c.run();
+    if host::kernel_before(5, 12) || out.stderr.contains("Linux 5.12") {
+        return;
+    }
+    let below = |line: &&str| line.split(' ').nth(4).is_some_and(|point| point.starts_with("/sys"));
+    // The mask is ours.
+    let below = |line: &&str| below(line) && !line.contains(" /sys/firmware ");
+    let lines: Vec<_> = out.stdout.lines().filter(below).collect();
+    assert!(!lines.is_empty(), "{out}");
+    for line in lines {
+        let options = line.split(' ').nth(5).unwrap();
+        let all = ["ro", "nosuid", "nodev", "noexec"];
+        assert!(all.iter().all(|o| options.split(',').any(|has| has == *o)), "{line}");
+    }
+}
+
 /// CVE-2021-43784: a length of 16 bits overflowed in the message that runc sends its first process. There is no such
 /// message here (that process is a copy of the runtime, with the plan in its memory); long lists must arrive all the same.
 #[test]

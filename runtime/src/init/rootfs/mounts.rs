@@ -12,7 +12,7 @@ use nix::mount::{mount, MsFlags};
 use nix::sys::stat::Mode;
 
 use super::path::{is_on_procfs, resolve, resolve_or_make, resolve_plain, Make};
-use super::{flags, remount_readonly, via, Prepared, NONE};
+use super::{flags, via, Prepared, NONE};
 use crate::error::{Context, Error, Result};
 use crate::invalid;
 use crate::plan::rootfs::options::PER_MOUNT;
@@ -68,7 +68,7 @@ impl Prepared {
             }
             Kind::Sysfs => {
                 let target = self.plain_directory(&path, false)?;
-                self.sysfs(&target, &path, &one.source, options)?;
+                self.sysfs(&target, &one.source, options)?;
                 self.finish_on(&target, &path, options)
             }
             Kind::Tmpfs => self.tmpfs(&path, &one.source, options),
@@ -79,7 +79,7 @@ impl Prepared {
             }
             Kind::CgroupV2 { fallback } => {
                 let target = self.plain_directory(&path, false)?;
-                self.cgroup_v2(&target, &path, options, fallback)?;
+                self.cgroup_v2(&target, options, fallback)?;
                 self.finish_on(&target, &path, options)
             }
             Kind::Other { fstype } => {
@@ -255,16 +255,10 @@ impl Prepared {
         }
     }
 
-    fn sysfs(&self, target: &OwnedFd, path: &Path, source: &str, options: &Options) -> Result<()> {
+    fn sysfs(&self, target: &OwnedFd, source: &str, options: &Options) -> Result<()> {
         match self.mount_new(target, "sysfs", source, options) {
             // Somebody else's network namespace: only the host's sysfs can be shown.
-            Err(e) if e.errno() == Some(libc::EPERM) => {
-                mount(Some("/sys"), &via(target.as_fd()), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
-                match options.is_readonly() {
-                    true => remount_readonly(self.mounted_on(target, path)?.as_fd()),
-                    false => Ok(()),
-                }
-            }
+            Err(e) if e.errno() == Some(libc::EPERM) => bind_hosts(Path::new("/sys"), target, options),
             other => other,
         }
     }
@@ -351,19 +345,27 @@ impl Prepared {
         Ok(())
     }
 
-    fn cgroup_v2(&self, target: &OwnedFd, path: &Path, options: &Options, fallback: &Path) -> Result<()> {
+    fn cgroup_v2(&self, target: &OwnedFd, options: &Options, fallback: &Path) -> Result<()> {
         match self.mount_new(target, "cgroup2", "cgroup", options) {
             // In a user namespace without a cgroup namespace of its own.
             Err(e) if matches!(e.errno(), Some(libc::EPERM | libc::EBUSY)) => {
-                mount(Some(fallback), &via(target.as_fd()), NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
-                match options.is_readonly() {
-                    true => remount_readonly(self.mounted_on(target, path)?.as_fd()),
-                    false => Ok(()),
-                }
+                bind_hosts(fallback, target, options)
             }
             other => other,
         }
     }
+}
+
+/// Shows the host's own where a new one can't be had. What lies below it, as the cgroup hierarchies below /sys, has the options asked
+/// for as well (CVE-2023-25809).
+fn bind_hosts(from: &Path, target: &OwnedFd, options: &Options) -> Result<()> {
+    const HELD: u64 = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let set = crate::plan::rootfs::options::attribute_bits(options.set & HELD);
+    let tree = open_tree(from, true)
+        .with_context(|| format!("opening the host's {} (Linux 5.12)", from.display()))?;
+    sys::mount_setattr(tree.as_fd(), true, set, 0, None)
+        .with_context(|| format!("setting the options of the host's {} (Linux 5.12)", from.display()))?;
+    sys::move_mount(tree.as_fd(), target.as_fd()).context("attaching it")
 }
 
 fn is_procfs(path: &Path) -> bool {
