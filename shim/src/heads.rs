@@ -52,11 +52,14 @@ fn become_keeper(map: &Map) {
     let header = map.header();
     sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
     let pid = std::process::id() as i32;
+    // That of the keeper before is of no use any more, and its place may be the last. Without one of its own (-1 is never ready) this
+    // one's end goes unseen; that of a dead one would have every worker take its place at once, heads without number.
+    let old = header.keeper_fd.swap(-1, SeqCst);
+    if old > 0 {
+        sys::Fd(old).close();
+    }
     if let Ok(fd) = sys::pidfd_open(pid) {
-        let old = header.keeper_fd.swap(fd.0, SeqCst);
-        if old > 0 {
-            sys::Fd(old).close();
-        }
+        header.keeper_fd.store(fd.0, SeqCst);
     }
     header.keeper.store(pid, SeqCst);
     header.heads.fetch_add(1, SeqCst);

@@ -191,7 +191,13 @@ pub struct Head {
 
 /// Begins the first head, which waits. To be called early: the memory that this process has by then is what the head keeps of it, and
 /// a second processor does the head's part meanwhile.
+///
+/// # Errors
+/// Where there are no pidfds (Linux before 5.3): by them the heads see each other's end.
 pub fn begin(daemon: bool) -> Result<Head> {
+    sys::pidfd_open(std::process::id() as i32)
+        .map(Fd::close)
+        .context(|| "the monitor needs pidfds (Linux 5.3)")?;
     let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
     let (ours, its) = socket::socketpair(AddressFamily::Unix, kind, None, flags)?;
     let (pid, pidfd) = (AtomicI32::new(0), AtomicI32::new(-1));

@@ -80,6 +80,22 @@ macro_rules! ours {
     };
 }
 
+/// Where there are no pidfds the heads could not see each other's end, and none begins.
+#[test]
+fn a_kernel_without_pidfds_is_refused() {
+    let without = host::runtime().with_file_name("without");
+    if !without.exists() {
+        integration::skip!("the program `without` isn't built");
+    }
+    let alone = Alone::new("nopidfd", "true");
+    let bundle = alone.container.bundle.dir.to_str().unwrap();
+    let shim = host::shim();
+    let run = Run::new(&without).args(["pidfd"]).args([&shim]);
+    let run = run.args(["run", "--namespace", &namespace(), "--bundle", bundle, "--root", &alone.root]);
+    run.args([&alone.container.id]).out().fails_with("the monitor needs pidfds (Linux 5.3)");
+    assert!(alone.heads().is_empty());
+}
+
 #[test]
 fn a_container_runs_ends_and_is_remembered() {
     ours!();
