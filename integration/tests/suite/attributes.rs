@@ -124,7 +124,10 @@ struct Pair(String, String);
 
 impl Pair {
     fn new() -> Pair {
-        let id = std::process::id();
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        // At most 15 bytes, and several tests at once.
+        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let id = format!("{}{}", std::process::id(), char::from(b'g' + (n % 20) as u8));
         let pair = Pair(format!("hta{id}"), format!("htb{id}"));
         Run::sh(&format!("ip link add {} type veth peer name {}", pair.0, pair.1)).ok();
         pair
