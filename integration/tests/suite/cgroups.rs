@@ -290,7 +290,7 @@ fn a_refusal_leaves_the_cgroups_owner_alone() {
     let owner = Container::sleeping("owner");
     let path = match host::systemd_driver() {
         true => format!("system.slice:hydratest:{}", owner.id),
-        false => format!("/refusal-{}/{}", std::process::id(), owner.id),
+        false => format!("/{}/refusal/{}", integration::janitor::name(), owner.id),
     };
     let owner = owner.with(|c| c["linux"]["cgroupsPath"] = path.clone().into()).up();
     let refused = |path: &str| {
