@@ -366,7 +366,7 @@ fn make_cgroup(
 
 /// After a cgroup could not be made: what was made is taken back; what is left, somebody else's since a moment ago, isn't ours to
 /// kill.
-fn disown_cgroup(container: &mut Container) {
+pub fn disown_cgroup(container: &mut Container) {
     container.state.undo.retain(|undo| !matches!(undo, Undo::Cgroup(_)));
 }
 

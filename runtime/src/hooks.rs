@@ -34,6 +34,9 @@ pub fn validate(hooks: &Hooks) -> Result<()> {
             if !hook.path.starts_with('/') {
                 invalid!("hooks.{kind}[{i}].path: {:?} is not an absolute path", hook.path);
             }
+            if hook.args.iter().chain([&hook.path]).any(|text| text.contains('\0')) {
+                invalid!("hooks.{kind}[{i}]: path or args hold a NUL byte");
+            }
             if hook.timeout.is_some_and(|t| t <= 0) {
                 invalid!("hooks.{kind}[{i}].timeout: {} is not above zero", hook.timeout.unwrap_or(0));
             }

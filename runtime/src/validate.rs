@@ -28,6 +28,9 @@ pub const CLONE_NEWTIME: i32 = 0x80;
 /// The kernel takes at most this many lines in a uid_map (user_namespaces(7)).
 const MAX_ID_MAPPINGS: usize = 340;
 
+/// Bytes of a hostname or domainname (uts_namespaces(7): `__NEW_UTS_LEN`).
+const MAX_UTS_NAME: usize = 64;
+
 pub fn validate(spec: &Spec) -> Result<()> {
     check_version(&spec.oci_version)?;
     if spec.root.as_ref().is_none_or(|r| r.path.is_empty()) {
@@ -38,8 +41,30 @@ pub fn validate(spec: &Spec) -> Result<()> {
     let default = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&default);
     validate_namespaces(spec, linux)?;
+    check_paths(spec, linux)?;
     if let Some(hooks) = &spec.hooks {
         hooks::validate(hooks)?;
+    }
+    Ok(())
+}
+
+/// No call takes a path with a NUL byte, and the first that is given one comes late.
+fn check_paths(spec: &Spec, linux: &Linux) -> Result<()> {
+    let whole = |text: &str, field: &str| match text.contains('\0') {
+        true => invalid!("{field}: {text:?} holds a NUL byte"),
+        false => Ok(()),
+    };
+    spec.root.iter().try_for_each(|root| whole(&root.path, "root.path"))?;
+    linux
+        .namespaces
+        .iter()
+        .filter_map(|n| n.path.as_deref())
+        .try_for_each(|p| whole(p, "linux.namespaces"))?;
+    linux.masked_paths.iter().try_for_each(|p| whole(p, "linux.maskedPaths"))?;
+    linux.readonly_paths.iter().try_for_each(|p| whole(p, "linux.readonlyPaths"))?;
+    for mount in &spec.mounts {
+        whole(&mount.destination, "mounts: destination")?;
+        mount.source.iter().try_for_each(|source| whole(source, "mounts: source"))?;
     }
     Ok(())
 }
@@ -110,6 +135,11 @@ fn validate_namespaces(spec: &Spec, linux: &Linux) -> Result<()> {
     if !spec.domainname.is_empty() && !has("uts") {
         invalid!("unable to set domainname without a private UTS namespace");
     }
+    for (name, text) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
+        if text.len() > MAX_UTS_NAME {
+            invalid!("{name}: {text:?} is longer than the kernel's {MAX_UTS_NAME} bytes");
+        }
+    }
     if !has("mount") {
         invalid!("linux.namespaces: a mount namespace is needed: the container's root can't be changed without one");
     }
@@ -167,6 +197,27 @@ mod tests {
 
     fn refusal(change: impl FnOnce(&mut serde_json::Value)) -> String {
         validate(&spec(change)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_the_kernel_could_not_take_is_refused() {
+        let with_uts = |j: &mut serde_json::Value| {
+            j["linux"]["namespaces"].as_array_mut().unwrap().push(serde_json::json!({ "type": "uts" }));
+        };
+        let text = refusal(|j| {
+            with_uts(j);
+            j["hostname"] = "h".repeat(65).into();
+        });
+        assert!(text.starts_with("hostname: ") && text.contains("64 bytes"), "{text}");
+        validate(&spec(|j| {
+            with_uts(j);
+            j["domainname"] = "d".repeat(64).into();
+        }))
+        .unwrap();
+        assert!(refusal(|j| j["root"]["path"] = "a\0b".into()).contains("root.path"));
+        assert!(refusal(|j| j["linux"]["maskedPaths"] = serde_json::json!(["/a\0b"])).contains("maskedPaths"));
+        let mount = serde_json::json!([{ "destination": "/a", "source": "/s\0", "options": ["bind"] }]);
+        assert!(refusal(|j| j["mounts"] = mount).contains("mounts: source"));
     }
 
     #[test]

@@ -194,9 +194,19 @@ fn enter_cgroup(
     resources.devices.extend(cgroup::devices::default_rules());
     let owner = crate::plan::cgroup_owner(spec);
     let more = cgroup::Options { rootless: container.state.rootless, owner, ..Default::default() };
-    let mut cgroup = Cgroup::create(&limited.layout, location, &resources, more)
-        .with_context(|| limited.knobs.making("creating the container's cgroup"))?;
-    cgroup.attach(criu).context("putting criu into the container's cgroup")?;
+    // systemd makes a unit only with a process: until then there is nothing of ours.
+    let unit = location.unit.is_some();
+    let made = Cgroup::create(&limited.layout, location, &resources, more)
+        .with_context(|| limited.knobs.making("creating the container's cgroup"));
+    let ours = made.is_ok() && !unit;
+    let made = made.and_then(|mut cgroup| {
+        cgroup.attach(criu).context("putting criu into the container's cgroup")?;
+        Ok(cgroup)
+    });
+    if made.is_err() && !ours {
+        create::disown_cgroup(container);
+    }
+    let cgroup = made?;
     create::limit(container, &mut limited.knobs, &cgroup)?;
     let file = format!("/proc/{criu}/cgroup");
     let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;

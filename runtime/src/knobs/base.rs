@@ -147,11 +147,86 @@ pub struct Given {
     pub knobs: Vec<(String, Option<String>)>,
 }
 
+/// Names of `linux.resources`, on all its levels.
+const NAMES: [&str; 46] = [
+    "devices",
+    "allow",
+    "type",
+    "major",
+    "minor",
+    "access",
+    "memory",
+    "limit",
+    "reservation",
+    "swap",
+    "kernel",
+    "kernelTCP",
+    "swappiness",
+    "disableOOMKiller",
+    "useHierarchy",
+    "checkBeforeUpdate",
+    "cpu",
+    "shares",
+    "quota",
+    "burst",
+    "period",
+    "realtimeRuntime",
+    "realtimePeriod",
+    "cpus",
+    "mems",
+    "idle",
+    "pids",
+    "blockIO",
+    "weight",
+    "leafWeight",
+    "weightDevice",
+    "throttleReadBpsDevice",
+    "throttleWriteBpsDevice",
+    "throttleReadIOPSDevice",
+    "throttleWriteIOPSDevice",
+    "rate",
+    "hugepageLimits",
+    "pageSize",
+    "network",
+    "classID",
+    "priorities",
+    "name",
+    "priority",
+    "hcaHandles",
+    "hcaObjects",
+    "rdma",
+];
+
+/// Go takes keys in any case, and so do those who wrote for runc: a limit in other letters must not be passed over.
+fn fold(json: &mut Value) {
+    match json {
+        Value::Object(map) => {
+            for (key, mut value) in std::mem::take(map) {
+                let name = NAMES.iter().find(|name| name.eq_ignore_ascii_case(&key));
+                // Its keys are files of the kernel.
+                match key.eq_ignore_ascii_case("unified") {
+                    true => drop(map.insert("unified".into(), value)),
+                    false => {
+                        fold(&mut value);
+                        map.insert(name.map_or(key, |name| (*name).to_string()), value);
+                    }
+                }
+            }
+        }
+        Value::Array(all) => all.iter_mut().for_each(fold),
+        _ => {}
+    }
+}
+
 /// Reads the JSON of `update --resources`: `linux.resources`, and under `hydra` knobs by name, where `null` unsets.
 pub fn from_json(text: &str) -> Result<Given> {
     let wrong = |e: serde_json::Error| Error::invalid(format!("--resources: {e}"));
     let mut json: Value = serde_json::from_str(text).map_err(wrong)?;
+    if !json.is_object() {
+        invalid!("--resources: {json} is no object like linux.resources");
+    }
     let own = json.as_object_mut().and_then(|o| o.remove("hydra"));
+    fold(&mut json);
     let resources = serde_json::from_value(json).map_err(wrong)?;
     let mut knobs = Vec::new();
     match own {
@@ -203,6 +278,23 @@ pub fn said(change: &Resources) -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_have_any_case() {
+        let text = r#"{"Memory": {"LIMIT": 64}, "blockio": {"throttlereadiopsdevice": [{"Major": 7, "minor": 1, "RATE": 5}]},
+            "Unified": {"memory.HIGH": "1"}}"#;
+        let given = from_json(text).unwrap().resources;
+        assert_eq!(given.memory.unwrap().limit, Some(64));
+        let io = &given.block_io.unwrap().throttle_read_iops_device[0];
+        assert_eq!((io.major, io.minor, io.rate), (7, 1, 5));
+        assert_eq!(given.unified["memory.HIGH"], "1");
+        assert!(from_json("[]").is_err());
+        let all = r#"{"devices":[],"memory":{"limit":1},"cpu":{"idle":1},"pids":{"limit":1},"hugepageLimits":[],
+            "network":{"classID":1},"rdma":{"mlx":{"hcaHandles":1}}}"#;
+        let known = serde_json::to_value(from_json(all).unwrap().resources).unwrap();
+        let names = known.as_object().unwrap().keys().all(|key| NAMES.contains(&key.as_str()));
+        assert!(names, "{known}");
+    }
 
     #[test]
     fn flags_change_what_they_name() {

@@ -334,6 +334,9 @@ fn devices(given: &[Device]) -> Result<Vec<Node>> {
         if !device.path.starts_with('/') || device.path.contains('\0') {
             invalid!("linux.devices: {:?} is not an absolute path", device.path);
         }
+        if Path::new(&device.path).file_name().is_none() {
+            invalid!("linux.devices: {:?} names no file", device.path);
+        }
         let number = |n: i64, what: &str| match u64::try_from(n) {
             Ok(n) if kind == libc::S_IFIFO || n <= 0xfff_ffff => Ok(n),
             _ => invalid!("linux.devices: {}: {what} number {n} is out of range", device.path),

@@ -146,6 +146,12 @@ fn scheduler(given: &spec::Scheduler) -> Result<SchedAttr> {
     if name != "SCHED_DEADLINE" && times != [0; 3] {
         invalid!("scheduler runtime/deadline/period can only be specified for SchedDeadline policy");
     }
+    // sched_get_priority_min(2) and _max.
+    if matches!(name, "SCHED_FIFO" | "SCHED_RR") && !(1..=99).contains(&priority) {
+        invalid!(
+            "invalid scheduler.priority: {priority} when scheduler.policy is {name}: it is from 1 to 99"
+        );
+    }
     let mut flags = 0;
     for flag in &given.flags {
         match named(&SCHED_FLAGS, flag) {
@@ -254,7 +260,11 @@ mod tests {
         );
         assert!(text(json!({ "policy": "SCHED_OTHER", "priority": 1 })).contains("SchedFIFO or SchedRR"));
         assert!(text(json!({ "policy": "SCHED_FIFO", "runtime": 1 })).contains("SchedDeadline"));
-        assert_eq!(text(json!({ "policy": "SCHED_FIFO", "flags": ["F"] })), "invalid scheduler flag: F");
+        assert!(text(json!({ "policy": "SCHED_RR", "priority": 100 })).contains("from 1 to 99"));
+        assert_eq!(
+            text(json!({ "policy": "SCHED_FIFO", "priority": 1, "flags": ["F"] })),
+            "invalid scheduler flag: F"
+        );
     }
 
     #[test]

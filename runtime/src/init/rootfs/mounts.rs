@@ -282,11 +282,12 @@ impl Prepared {
         if !readonly && !options.tmpcopyup && !needs_finish(&options) {
             return self.mount_new(&target, "tmpfs", source, &options);
         }
-        let mounted = match new_mount("tmpfs", source, &options) {
-            Ok(mounted) => {
-                sys::move_mount(mounted.as_fd(), target.as_fd())?;
-                mounted
-            }
+        let attached = new_mount("tmpfs", source, &options).and_then(|mounted| {
+            sys::move_mount(mounted.as_fd(), target.as_fd())?;
+            Ok(mounted)
+        });
+        let mounted = match attached {
+            Ok(mounted) => mounted,
             // Linux before 5.2.
             Err(e) if e.errno() == Some(libc::ENOSYS) => {
                 self.mount_new(&target, "tmpfs", source, &options)?;
@@ -365,7 +366,8 @@ fn bind_hosts(from: &Path, target: &OwnedFd, options: &Options) -> Result<()> {
         .with_context(|| format!("opening the host's {} (Linux 5.12)", from.display()))?;
     sys::mount_setattr(tree.as_fd(), true, set, 0, None)
         .with_context(|| format!("setting the options of the host's {} (Linux 5.12)", from.display()))?;
-    sys::move_mount(tree.as_fd(), target.as_fd()).context("attaching it")
+    sys::move_mount(tree.as_fd(), target.as_fd())
+        .with_context(|| format!("attaching the host's {} (Linux 5.12)", from.display()))
 }
 
 fn is_procfs(path: &Path) -> bool {
