@@ -224,6 +224,40 @@ fn propagation_is_as_asked() {
     assert!(!mountinfo(c, "/mnt").contains("shared:"));
 }
 
+/// What Kubernetes calls Bidirectional: a storage driver in a container mounts for the host. HostToContainer must not.
+#[test]
+fn what_a_container_mounts_reaches_the_host_when_asked() {
+    for (propagation, option, reaches) in
+        [("rshared", "rshared", true), ("rshared", "rslave", false), ("rslave", "rslave", false)]
+    {
+        let mut c = Container::sh("gives", "mount -t tmpfs tmpfs /mnt/below && echo mounted").with(|c| {
+            c["linux"]["rootfsPropagation"] = propagation.into();
+            for set in ["bounding", "effective", "permitted"] {
+                c["process"]["capabilities"][set].as_array_mut().unwrap().push("CAP_SYS_ADMIN".into());
+            }
+        });
+        let source = c.bundle.dir.join("source");
+        fs::create_dir(&source).unwrap();
+        c = c.mount(mount("/mnt", "bind", source.to_str().unwrap(), &["rbind", option]));
+        c.bundle.write();
+        // A mount namespace of the test's own, which is the host for the container.
+        let script = format!(
+            "cd {bundle}; mount -t tmpfs tmpfs source; mkdir source/below; mount --make-shared source
+             {runtime} --root {root} run --bundle {bundle} {id}; grep -c source/below /proc/self/mountinfo; true",
+            bundle = c.bundle.dir.display(),
+            runtime = host::runtime().display(),
+            root = c.root.display(),
+            id = c.id
+        );
+        let out = Run::new("unshare").args(["-m", "sh", "-c", &script]).ok();
+        assert_eq!(
+            out.stdout,
+            format!("mounted\n{}\n", i32::from(reaches)),
+            "{propagation}, {option}: {out}"
+        );
+    }
+}
+
 /// Mounts that are shared with every namespace: what a container mounts or unmounts on its way must not reach them.
 #[test]
 fn no_propagation_reaches_the_hosts_mounts() {

@@ -135,7 +135,7 @@ pub const KNOWN: &[Known] = &[
     known(
         Crun,
         "mount /dev/*",
-        ("devtmpfs devtmpfs", "tmpfs none"),
+        (" devtmpfs ", "tmpfs none"),
         "makes nodes that can't be opened where the host's can be shown",
     ),
     known(
@@ -151,6 +151,28 @@ pub const KNOWN: &[Known] = &[
         "belongs to whoever made the ipc namespace, before ids were mapped",
     ),
     known(Crun, "session keyring", ("_ses.", ""), "names it otherwise"),
+    // Where the bundles lie on a tmpfs that is nosuid and nodev, and the host's mounts are shared.
+    known(
+        Runc,
+        "mount *",
+        (",nosuid,nodev", "nr_inodes=1048576"),
+        "a bind keeps the flags of its source that nobody asked to lift, as with runc from 1.2 on",
+    ),
+    known(
+        Crun,
+        "mount *",
+        (",nosuid,nodev", "nr_inodes=1048576"),
+        "a bind keeps the flags of its source that nobody asked to lift, as with runc from 1.2 on",
+    ),
+    known(
+        Crun,
+        "mount /*",
+        ("[master]", "[]"),
+        "loses the propagation of a mount where the root has none of its own",
+    ),
+    // cgroup v2.
+    known(Runc, "cgroup */cpu.weight*", ("", ""), "shares become the weight that runc gives from 1.3 on"),
+    known(Crun, "cgroup */cpu.weight*", ("", ""), "shares become the weight that runc gives from 1.3 on"),
     // Terminals, streams, signals.
     known(
         Crun,
