@@ -1,7 +1,7 @@
 //! What README.md tells people to do is done, as it stands there, with the paths of the programs under test.
 
 use integration::engine::{engine, IMAGE};
-use integration::{host, janitor, skip, Bundle, Run};
+use integration::{host, janitor, peer, skip, Bundle, Peer, Run};
 use std::fs;
 use std::path::Path;
 
@@ -32,6 +32,37 @@ fn dockers_registration_is_what_the_tests_use() {
     engine.script(&block("docker"), "hydra", "readme").ok().says("hello");
 }
 
+/// The limits of a container that Docker runs. The engine of the tests lies elsewhere than people's.
+#[test]
+fn dockers_containers_are_limited_by_name() {
+    if peer() != Peer::Hydra {
+        skip!("knobs are ours");
+    }
+    if host::cgroups() == host::Cgroups::V1 {
+        skip!("network limits want a cgroup2 mount");
+    }
+    let engine = match engine() {
+        Ok(engine) => engine,
+        Err(reason) => skip!("{reason}"),
+    };
+    let bin = janitor::scratch().join("readme-bin");
+    fs::create_dir_all(&bin).unwrap();
+    std::os::unix::fs::symlink(fs::canonicalize(host::runtime()).unwrap(), bin.join("runtime")).unwrap();
+    let script = format!(
+        "set -e; export PATH={bin}:$PATH; mkdir -p /run/docker /var/lib/docker
+         mount --bind {dir}/exec /run/docker; mount --bind {dir}/data /var/lib/docker
+         {{ {block} }} >said; cat said; runtime inspect --json web; docker rm -f web >/dev/null",
+        bin = bin.display(),
+        dir = engine.dir().display(),
+        block = block("limits")
+    );
+    let script = format!("cat >limits.sh <<'END'\n{script}\nEND\nunshare -m bash limits.sh");
+    let out = engine.script(&script, "hydra", "readme-limits").ok();
+    let (said, left) = out.stdout.split_once("\n[").unwrap_or_else(|| panic!("no list at the end: {out}"));
+    assert!(said.contains("net.egress-rate") && said.contains("10mbit"), "{out}");
+    assert!(!left.contains("egress-rate") && left.contains("net.ingress-pps"), "{out}");
+}
+
 #[test]
 fn ctr_runs_a_container() {
     let engine = match engine() {
@@ -59,7 +90,7 @@ fn containerd_takes_the_configuration() {
 /// name that the CRI service is asked for.
 #[test]
 fn a_runtime_class_runs_a_pod() {
-    if integration::peer() != integration::Peer::Hydra {
+    if peer() != Peer::Hydra {
         skip!("looks into the state as we keep it");
     }
     if let Err(reason) = crate::cri::ready() {
