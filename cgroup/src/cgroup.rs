@@ -178,7 +178,11 @@ impl Cgroup {
     /// to children of its cgroup (as systemd in it does), the cgroup itself takes no processes and clone says EBUSY.
     pub fn entry_beside(&self, pid: i32) -> Result<Entry> {
         let path = format!("/proc/{pid}/cgroup");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        // One that lies deeper than a path can say is told by no kernel: some refuse, some cut.
+        let text = match std::fs::read_to_string(&path) {
+            Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => String::new(),
+            other => other.with_context(|| format!("reading {path}"))?,
+        };
         let members = parse_proc_cgroup(&text);
         let mut entry = Entry::default();
         for (branch, dir) in self.branches() {
@@ -186,7 +190,10 @@ impl Cgroup {
             match found.map(|m| join(&branch.mount, &m.path)) {
                 // Elsewhere would mean that somebody else's limits apply.
                 Some(present) if branch.version == Version::V2 && present.starts_with(&branch.path) => {
-                    entry.add(branch, &Dir::open(present)?)?;
+                    match Dir::open(present) {
+                        Err(e) if e.is(libc::ENAMETOOLONG) || e.is(libc::ENOENT) => entry.add(branch, dir)?,
+                        present => entry.add(branch, &present?)?,
+                    }
                 }
                 _ => entry.add(branch, dir)?,
             }

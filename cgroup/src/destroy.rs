@@ -4,11 +4,14 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::unistd::{unlinkat, UnlinkatFlags};
+
 use crate::cgroup::Cgroup;
 use crate::error::{Context, Result};
 use crate::location::Location;
-use crate::procs::children;
 use crate::systemd;
+use crate::tree::Walk;
 
 /// How long the kernel may say EBUSY after the last process has been killed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,22 +52,22 @@ impl Cgroup {
     }
 }
 
-fn remove(path: &Path, deadline: Instant) -> Result<(), std::io::Error> {
+fn remove(path: &Path, deadline: Instant) -> Result<(), Errno> {
     let mut wait = Duration::from_micros(100);
-    loop {
-        match std::fs::remove_dir(path) {
-            Ok(()) => return Ok(()),
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            // EBUSY stands for children as well as for processes that are still on their way out.
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
-                let below = children(path);
-                if below.is_empty() {
+    let mut walk = Walk::new(path)?;
+    while let Some((dir, name)) = walk.here()? {
+        match unlinkat(dir, name.as_c_str(), UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => walk.pass(),
+            // It stands for children as well as for processes that are still on their way out.
+            Err(Errno::EBUSY) if Instant::now() < deadline => match walk.below()? {
+                Some(below) => walk.enter(below),
+                None => {
                     std::thread::sleep(wait);
                     wait = (wait * 2).min(Duration::from_millis(20));
                 }
-                below.iter().try_for_each(|child| remove(child, deadline))?;
-            }
+            },
             Err(e) => return Err(e),
         }
     }
+    Ok(())
 }

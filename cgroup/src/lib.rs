@@ -23,6 +23,7 @@ pub mod resources;
 pub mod stats;
 mod sys;
 pub mod systemd;
+mod tree;
 pub mod v1;
 pub mod v2;
 pub mod write;

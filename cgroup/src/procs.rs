@@ -1,12 +1,14 @@
 //! The processes of a cgroup: listing, freezing, killing.
 
 use std::collections::BTreeSet;
+use std::ffi::CStr;
 use std::fs;
-use std::os::fd::AsFd;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{openat, OFlag};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 
@@ -15,6 +17,7 @@ use crate::dir::Dir;
 use crate::error::{Context, Error, Kind, Result};
 use crate::layout::{Mode, Version};
 use crate::location::Location;
+use crate::tree::Walk;
 
 /// How long freezing may take: a process in an uninterruptible wait (a dead NFS server) delays it.
 const FREEZE: Duration = Duration::from_secs(10);
@@ -169,31 +172,37 @@ pub(crate) fn is_set(text: &str, key: &str) -> bool {
     text.lines().any(|l| l.strip_prefix(key).is_some_and(|v| v.trim() == "1"))
 }
 
-fn collect(dir: &Path, found: &mut BTreeSet<i32>) -> Result<()> {
-    let file = dir.join("cgroup.procs");
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        // Removed under our eyes; or a threaded cgroup, whose processes its domain lists.
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) => {
-            String::new()
+fn collect(top: &Path, found: &mut BTreeSet<i32>) -> Result<()> {
+    collect_below(top, found).with_context(|| format!("reading cgroup.procs of {} and below", top.display()))
+}
+
+fn collect_below(top: &Path, found: &mut BTreeSet<i32>) -> Result<(), std::io::Error> {
+    let mut walk = Walk::new(top)?;
+    while let Some((dir, name)) = walk.here()? {
+        let text = match read_procs(dir, &name) {
+            // Removed under our eyes; or a threaded cgroup, whose processes its domain lists.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) => {
+                String::new()
+            }
+            other => other?,
+        };
+        found.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()));
+        let below = walk.below()?;
+        walk.pass();
+        if let Some(below) = below {
+            walk.enter(below);
         }
-        Err(e) => return Err(e).with_context(|| format!("reading {}", file.display())),
-    };
-    found.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()));
-    for child in children(dir) {
-        collect(&child, found)?;
     }
     Ok(())
 }
 
-/// Cgroups directly below a directory. Without any its link count says so, at the price of one system call.
-pub(crate) fn children(dir: &Path) -> Vec<std::path::PathBuf> {
-    use std::os::unix::fs::MetadataExt;
-    if fs::symlink_metadata(dir).is_ok_and(|m| m.nlink() == 2) {
-        return Vec::new();
-    }
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+fn read_procs(dir: BorrowedFd<'_>, name: &CStr) -> Result<String, std::io::Error> {
+    let file = [name.to_bytes(), b"/cgroup.procs"].concat();
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let mut text = String::new();
+    fs::File::from(openat(dir, file.as_slice(), flags, nix::sys::stat::Mode::empty())?)
+        .read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// The v1 freezer may hang in FREEZING while processes fork or wait: then it has to be thawed for a moment and asked

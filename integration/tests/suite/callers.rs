@@ -49,6 +49,38 @@ fn ps_and_kill_reach_what_moved_to_a_cgroup_below() {
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
+/// Who may make cgroups decides how deep they lie: here 5000 bytes of path, of which the kernel takes 4096 at once.
+#[test]
+fn cgroups_deeper_than_a_path_can_say_are_reached() {
+    differs!(Runc, "walks by path: the processes aren't found, the cgroups stay");
+    differs!(Crun, "walks by path: the processes aren't found, the cgroups stay");
+    let own = if host::cgroups() == host::Cgroups::V2 { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/*" };
+    // A cpuset without CPUs takes no process, nor does the second version that of another user namespace.
+    let script = format!(
+        "sleep 1000000 & sleep 1000000 & n=$(printf %0250d 0)
+        for d in {own}; do
+            cd $d && for i in $(seq 20); do
+                mkdir $n && cd -P $n && for f in cpus mems; do cat ../cpuset.$f >cpuset.$f; done 2>/dev/null
+            done
+            echo $! >cgroup.procs
+        done
+        echo 1 >cgroup.procs
+        echo deep
+        wait"
+    );
+    let c = delegated("deep", &script).up();
+    eventually("it has moved", || c.output().contains("deep"));
+    let pids = c.verb(&["ps", "-f", "json", &c.id]).ok().json();
+    assert_eq!(pids.as_array().unwrap().len(), 3, "{pids}");
+    c.exec(&["true"]).ok();
+    c.verb(&["kill", "--all", &c.id, "KILL"]).ok();
+    for pid in pids.as_array().unwrap() {
+        eventually("it is dead", || !host::alive(pid.as_i64().unwrap() as i32));
+    }
+    c.delete().ok();
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
 #[test]
 fn exec_follows_the_first_process_out_of_an_inner_cgroup() {
     if host::cgroups() != host::Cgroups::V2 {
