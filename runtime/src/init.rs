@@ -89,9 +89,11 @@ impl Init<'_> {
 
 /// The whole life of the child; never returns.
 pub fn run(init: Init<'_>, link: ToParent) -> ! {
-    // Its descriptors are closed by number (`keep_only`), not by their owners.
+    // Its descriptors are closed by number (`keep_only`), not by their owners: the log's too.
     let init = ManuallyDrop::new(init);
-    let code = match become_container(&init, &link) {
+    let link: &'static ToParent = Box::leak(Box::new(link));
+    crate::log::relay(link);
+    let code = match become_container(&init, link) {
         Ok(never) => match never {},
         Err(e) => {
             link.fail(&e);
@@ -135,6 +137,8 @@ fn become_container(init: &Init<'_>, link: &ToParent) -> Result<Never> {
     program.find()?;
     creds::filter_last(init, link)?;
     link.ask(Request::Ready)?;
+    // Nobody listens any more.
+    log::set_max_level(log::LevelFilter::Off);
     run_program(init, program, start_hooks)
 }
 
@@ -176,8 +180,6 @@ fn keep_only(init: &Init<'_>, link: &ToParent, more: &[BorrowedFd<'_>]) -> Resul
     if let Start::Fifo { fifo, errors } = &init.start {
         keep.extend([fifo.as_fd(), errors.as_fd()]);
     }
-    // It may have been the log's.
-    log::set_max_level(log::LevelFilter::Off);
     process::close_from(3 + init.preserve_fds as i32, &keep, || {
         let names = attrs::procfs::list(init.procfs.as_fd(), "thread-self/fd")?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())

@@ -33,8 +33,8 @@ pub enum Request {
     /// The same as the parent hears of it: the descriptor's number in the child. The filter is in force, and may send any
     /// call but write(2) to the very agent that the listener is for.
     ListenerNumber(i32),
-    /// Capabilities, one bit each, that were asked for and are not to be had. No answer is awaited.
-    Ungranted(u64),
+    /// For the log, which the child can't reach. No answer is awaited.
+    Warning(String),
     /// All done that can fail; waiting for `Go`.
     Ready,
     /// What went wrong; nothing follows.
@@ -89,7 +89,7 @@ impl ToParent {
             Request::Console(fd) => self.send(b"c", Some(fd.as_fd())),
             Request::SeccompListener(fd) => self.tell_listener(fd.as_raw_fd()),
             Request::ListenerNumber(number) => self.tell_listener(*number),
-            Request::Ungranted(caps) => return self.tell_ungranted(*caps),
+            Request::Warning(text) => return self.warn(text),
             Request::Ready => self.send(b"r", None),
             Request::Failed(e) => {
                 self.fail(e);
@@ -130,9 +130,10 @@ impl ToParent {
         self.send(&text, None)
     }
 
-    pub fn tell_ungranted(&self, caps: u64) -> Result<()> {
-        let mut text = vec![b'u'];
-        text.extend_from_slice(&caps.to_le_bytes());
+    /// Has the parent log a warning.
+    pub fn warn(&self, words: &str) -> Result<()> {
+        let mut text = vec![b'w'];
+        text.extend_from_slice(&words.as_bytes()[..words.len().min(MAX_RECORD - 1)]);
         self.send(&text, None)
     }
 
@@ -202,7 +203,7 @@ impl ToChild {
             b'h' => Request::RunHooks,
             b'c' => return with_fd(Request::Console).map(Some),
             b's' => Request::ListenerNumber(rest.try_into().map_or(-1, i32::from_le_bytes)),
-            b'u' => Request::Ungranted(rest.try_into().map_or(0, u64::from_le_bytes)),
+            b'w' => Request::Warning(String::from_utf8_lossy(rest).into_owned()),
             b'r' => Request::Ready,
             b'f' => Request::Failed(decode_failure(rest)),
             other => {

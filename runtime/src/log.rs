@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use env_logger::{Builder, Target};
@@ -16,6 +17,7 @@ use log::{Level, LevelFilter};
 use crate::cli::{Global, LogFormat};
 use crate::clock;
 use crate::error::{Context, Error, Result};
+use crate::link::ToParent;
 
 /// Opens the log. Before that, [`fail`] prints on standard error alone.
 pub fn open(global: &Global) -> Result<()> {
@@ -31,15 +33,45 @@ pub fn open(global: &Global) -> Result<()> {
         None => Target::Stderr,
     };
     // Not from the environment: $RUST_LOG must not add lines to a file that podman reads as one object.
-    Builder::new()
+    let logger = Builder::new()
         .filter_level(level)
         .format(move |out, record| {
             let now = SystemTime::now();
             writeln!(out, "{}", line(style, record.level(), &record.args().to_string(), now))
         })
         .target(target)
-        .try_init()
-        .map_err(|e| Error::invalid(e.to_string()))
+        .build();
+    log::set_max_level(level);
+    log::set_boxed_logger(Box::new(Logger(logger))).map_err(|e| Error::invalid(e.to_string()))
+}
+
+/// The log of this process, or, in a child that becomes a container's process, the way to it.
+struct Logger(env_logger::Logger);
+
+static RELAY: OnceLock<&'static ToParent> = OnceLock::new();
+
+/// From now on the parent is asked to log, as this process is about to close the log.
+pub fn relay(link: &'static ToParent) {
+    let _ = RELAY.set(link);
+}
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        match RELAY.get() {
+            None => self.0.log(record),
+            // A parent that has gone ends this process anyway.
+            Some(link) if record.level() <= Level::Warn => drop(link.warn(&record.args().to_string())),
+            Some(_) => {}
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 /// Errors alone by default; warnings too where a person reads the file, or sits before the terminal.

@@ -216,12 +216,7 @@ impl Child {
                     self.link.go()?;
                     on(self.pid, Request::SeccompListener(listener))?;
                 }
-                Some(Request::Ungranted(caps)) => {
-                    log::warn!(
-                        "capabilities that can't be granted: [{}]",
-                        init::attrs::caps::names(caps).join(" ")
-                    );
-                }
+                Some(Request::Warning(text)) => log::warn!("{text}"),
                 Some(request) => {
                     on(self.pid, request)?;
                     self.link.go()?;

@@ -179,6 +179,28 @@ fn the_oom_score_is_that_of_who_joins_a_user_namespace() {
     assert_eq!(out.stdout.trim(), "700");
 }
 
+/// Whoever enters a container has closed the log by the time at which there is something to say.
+#[test]
+fn what_an_exec_could_not_have_is_in_the_log() {
+    if peer() != Peer::Hydra {
+        skip!("by strace, in the calls of this runtime");
+    }
+    let c = Container::sleeping("execwarns").up();
+    for (call, error, words) in [
+        ("keyctl", "ENOSYS", "no session keyring"),
+        ("sched_setaffinity", "EPERM", "resetting the CPU affinity failed"),
+    ] {
+        let log = c.bundle.dir.join(call);
+        let args = ["-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e"].map(str::to_string);
+        let run = Run::new("strace").args(args).args([format!("inject={call}:error={error}")]);
+        let run = run.args([host::runtime()]).args(["--root"]).args([&c.root]).args(["--log"]).args([&log]);
+        let run = run.args(host::systemd_driver().then_some("--systemd-cgroup"));
+        run.args(["exec", &c.id, "true"]).ok();
+        let log = fs::read_to_string(log).unwrap();
+        assert!(log.lines().count() == 1 && log.contains("level=warning") && log.contains(words), "{log}");
+    }
+}
+
 #[test]
 fn network_devices_are_moved() {
     differs!(Runc, "1.1 knows none");

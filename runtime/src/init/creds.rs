@@ -16,7 +16,7 @@ use crate::plan::Process;
 use crate::seccomp;
 use crate::sys::process;
 
-/// What needs the host's procfs, and what may have to be said to the log.
+/// What needs the host's procfs.
 pub fn labels_and_attributes(init: &Init<'_>) -> Result<()> {
     let plan = &init.plan.process;
     if let Some(profile) = &plan.apparmor_profile {
@@ -48,7 +48,7 @@ pub fn apply(init: &Init<'_>, link: &ToParent) -> Result<()> {
         // Else the parent does it, with the host's privileges.
         attrs::rlimits::apply(&init.plan.process.rlimits, 0)?;
     }
-    take_ids(plan, entered, link)?;
+    take_ids(plan, entered)?;
     nix::sys::stat::umask(Mode::from_bits_truncate(plan.umask.unwrap_or(0o022)));
     Ok(())
 }
@@ -123,7 +123,7 @@ fn hand_over_descriptors(init: &Init<'_>) -> Result<()> {
 }
 
 /// `entered`: root could go to the working directory, and is there.
-fn take_ids(plan: &Process, entered: bool, link: &ToParent) -> Result<()> {
+fn take_ids(plan: &Process, entered: bool) -> Result<()> {
     attrs::caps::bound(&plan.caps)?;
     nix::sys::prctl::set_keepcaps(true).context("keeping capabilities over the change of ids")?;
     set_groups(&plan.groups)?;
@@ -136,10 +136,11 @@ fn take_ids(plan: &Process, entered: bool, link: &ToParent) -> Result<()> {
         verify_cwd()?;
     }
     nix::sys::prctl::set_keepcaps(false).context("clearing keepcaps")?;
-    match attrs::caps::apply(&plan.caps)? {
-        0 => Ok(()),
-        missing => link.tell_ungranted(missing),
+    let missing = attrs::caps::apply(&plan.caps)?;
+    if missing != 0 {
+        log::warn!("capabilities that can't be granted: [{}]", attrs::caps::names(missing).join(" "));
     }
+    Ok(())
 }
 
 fn set_groups(groups: &[u32]) -> Result<()> {
