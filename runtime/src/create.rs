@@ -274,7 +274,6 @@ fn make(
             create_container: &hooks.create_container,
             start_container: &hooks.start_container,
             state: container.oci_state(Status::Creating, 0),
-            env: spec.process.as_ref().map_or(&[], |p| &p.env[..]),
         }),
         procfs: crate::init::attrs::procfs::host()?,
         join,

@@ -89,7 +89,7 @@ fn naming(kind: &str, i: usize) -> String {
 pub struct Ready<'a> {
     kind: &'static str,
     hooks: Vec<(&'a Hook, Streams)>,
-    env: &'a [String],
+    env: Vec<String>,
 }
 
 impl<'a> Ready<'a> {
@@ -97,7 +97,7 @@ impl<'a> Ready<'a> {
         kind: &'static str,
         hooks: &'a [Hook],
         state: &OciState<'_>,
-        env: &'a [String],
+        env: Vec<String>,
     ) -> Result<Ready<'a>> {
         let state = if hooks.is_empty() { Vec::new() } else { serialized(state)? };
         let ready = hooks.iter().map(|hook| Ok((hook, Streams::new(&state)?))).collect::<Result<_>>()?;
@@ -107,7 +107,7 @@ impl<'a> Ready<'a> {
     /// As `run`.
     pub fn run(self) -> Result<()> {
         for (i, (hook, streams)) in self.hooks.into_iter().enumerate() {
-            run_one(hook, streams, Some(self.env)).with_context(|| naming(self.kind, i))?;
+            run_one(hook, streams, Some(&self.env)).with_context(|| naming(self.kind, i))?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ mod exec;
 pub mod join;
 pub mod rootfs;
 
+use std::ffi::CString;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -55,7 +56,6 @@ pub struct Root<'a> {
     pub create_container: &'a [Hook],
     pub start_container: &'a [Hook],
     pub state: OciState<'a>,
-    pub env: &'a [String],
 }
 
 /// How the go-ahead comes after `Ready`.
@@ -125,14 +125,15 @@ fn become_container(init: &Init<'_>, link: &ToParent) -> Result<Never> {
     // From here on paths of the image are followed. None may lead through a descriptor of the host: the kernel resolves the
     // program's path, or an interpreter's, before it closes what is close-on-exec (CVE-2019-5736, CVE-2024-21626).
     keep_only(init, link, &[])?;
+    let env = exec::environment(&init.plan.process);
     let start_hooks = match &init.root {
         Some(root) => {
             let state = own_state(&root.state, Status::Created);
-            Some(hooks::Ready::new("startContainer", root.start_container, &state, root.env)?)
+            Some(hooks::Ready::new("startContainer", root.start_container, &state, texts(&env))?)
         }
         None => None,
     };
-    let mut program = exec::Program::new(init)?;
+    let mut program = exec::Program::new(&init.plan.process, env);
     creds::apply(init, link)?;
     program.find()?;
     creds::filter_last(init, link)?;
@@ -270,10 +271,16 @@ fn in_new_root(init: &Init<'_>, root: &Root<'_>, link: &ToParent) -> Result<()> 
         // As with runc, for the sake of hooks with relative paths.
         nix::unistd::fchdir(prepared.root()).context("entering the root file system")?;
     }
-    hooks::run("createContainer", root.create_container, &state, Some(&[]))?;
+    // As with runc: of the container's environment, which is not made yet, the path.
+    let path = plan.process.env.iter().filter(|e| e.to_bytes().starts_with(b"PATH="));
+    hooks::run("createContainer", root.create_container, &state, Some(&texts(path)))?;
     prepared.pivot(root.plan)?;
     attrs::sysctl::apply(&plan.sysctls, init.procfs.as_fd())?;
     rootfs::finish(root.plan)
+}
+
+fn texts<'a>(env: impl IntoIterator<Item = &'a CString>) -> Vec<String> {
+    env.into_iter().map(|e| e.to_string_lossy().into_owned()).collect()
 }
 
 /// The state as this process sees it: its own pid, in its own pid namespace.

@@ -184,6 +184,27 @@ fn a_hook_without_an_environment_has_the_runtimes() {
     }
 }
 
+#[test]
+fn a_hook_inside_without_an_environment_has_the_containers() {
+    differs!(Crun, "gives it the state of the container alone");
+    let c = Container::sh("hookenv", "cat /tmp/env");
+    let created = c.bundle.dir.join("env");
+    let env = |file: &str| json!([{ "path": "/bin/sh", "args": ["sh", "-c", format!("env >{file}")] }]);
+    let c = c.with(|config| {
+        config["process"]["env"] = json!(["HOME=", "A=1", "PATH=/usr/bin:/bin", "A=2"]);
+        config["hooks"]["createContainer"] = env(created.to_str().unwrap());
+        config["hooks"]["startContainer"] = env("/tmp/env");
+    });
+    let started = c.run().ok().stdout;
+    for line in ["HOME=/root", "A=2", "PATH=/usr/bin:/bin"] {
+        assert!(started.lines().any(|l| l == line), "{line}: {started}");
+    }
+    let created = fs::read_to_string(created).unwrap();
+    assert!(created.contains("PATH=/usr/bin:/bin"), "{created}");
+    differs!(Runc, "1.1 gives createContainer hooks all but HOME");
+    assert!(!created.contains("A="), "{created}");
+}
+
 /// Neither what the caller leaked, nor what is meant for the container.
 #[test]
 fn hooks_have_no_descriptors_but_their_streams() {

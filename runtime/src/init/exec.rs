@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::Mode;
 
-use super::{start_error, Init};
+use super::start_error;
 use crate::error::{strerror, Error, Result};
 use crate::plan::Process;
 use crate::sys::process::{execve, StringArray};
@@ -24,21 +24,20 @@ pub struct Program<'a> {
 /// How much of /etc/passwd is looked at; the file is the image's.
 const PASSWD_LIMIT: u64 = 1 << 20;
 
+/// The process's, with the home of its user. Asked for in the container's root.
+pub fn environment(process: &Process) -> Vec<CString> {
+    let mut env = process.env.clone();
+    if process.variable("HOME").is_none_or(<[u8]>::is_empty) {
+        env.retain(|e| !e.to_bytes().starts_with(b"HOME="));
+        env.push(home(process.uid));
+    }
+    env
+}
+
 impl<'a> Program<'a> {
-    /// In the container's root.
-    pub fn new(init: &'a Init<'_>) -> Result<Program<'a>> {
-        let process = &init.plan.process;
-        let mut env = process.env.clone();
-        if process.variable("HOME").is_none_or(<[u8]>::is_empty) {
-            env.retain(|e| !e.to_bytes().starts_with(b"HOME="));
-            env.push(home(process.uid));
-        }
-        Ok(Program {
-            process,
-            path: CString::default(),
-            args: StringArray::new(process.args.clone()),
-            env: StringArray::new(env),
-        })
+    pub fn new(process: &'a Process, env: Vec<CString>) -> Program<'a> {
+        let args = StringArray::new(process.args.clone());
+        Program { process, path: CString::default(), args, env: StringArray::new(env) }
     }
 
     /// Looks the program up now, as the container's user: `create` must fail when there is none.
