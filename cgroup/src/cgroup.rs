@@ -50,7 +50,7 @@ impl Sub {
         for value in values.iter().map(AsRef::as_ref) {
             let (controllers, path) = value.split_once(':').map_or((None, value), |(c, p)| (Some(c), p));
             let plain = |p: &Path| p.components().all(|c| !matches!(c, std::path::Component::ParentDir));
-            if path.is_empty() || !plain(Path::new(path)) {
+            if !plain(Path::new(path)) {
                 invalid!("--cgroup {value}: \"{path}\" is not a sub cgroup path");
             }
             match controllers {

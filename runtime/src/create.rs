@@ -92,8 +92,8 @@ struct Decided {
 /// Makes the container up to the point where only `go` is missing. On an error nothing is left.
 pub fn create(setting: &Setting, args: &cli::Create, mode: Mode) -> Result<Created> {
     let preserve_fds = inherited_fds(args.preserve_fds)?;
-    let console_socket =
-        args.console_socket.as_deref().map(|p| sockets::connect(p, "console socket")).transpose()?;
+    // From here, as the bundle becomes the working directory; what comes of it matters only where it may be used.
+    let console_socket = args.console_socket.as_deref().map(|p| sockets::connect(p, "console socket"));
     let pidfd_socket =
         args.pidfd_socket.as_deref().map(|p| sockets::connect(p, "pidfd socket")).transpose()?;
     let pid_file = args.pid_file.as_deref().map(std::path::absolute).transpose()?;
@@ -101,6 +101,7 @@ pub fn create(setting: &Setting, args: &cli::Create, mode: Mode) -> Result<Creat
     sockets::pass_on(&mut bundle.spec);
     notify::pass_on(&mut bundle.spec, &setting.store.dir(&args.id))?;
     check_terminal(&bundle.spec, mode, args.console_socket.is_some())?;
+    let console_socket = console_socket.transpose()?;
     state::check_id(&args.id)?;
     let mut decided = decide(setting, args, &bundle)?;
 

@@ -80,6 +80,9 @@ fn check_version(version: &str) -> Result<()> {
 
 /// A process object, of `config.json` or of `exec --process`.
 pub fn validate_process(process: &Process) -> Result<()> {
+    if process.cwd.is_empty() {
+        invalid!("Cwd property must not be empty: process.cwd names the working directory");
+    }
     if !process.cwd.starts_with('/') {
         invalid!("Cwd must be an absolute path: process.cwd is {:?}", process.cwd);
     }

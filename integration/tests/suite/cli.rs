@@ -370,3 +370,69 @@ fn a_configuration_is_a_regular_file() {
         assert!(out.code != 0 && out.stderr.contains("config.json"), "{what}: {out}");
     }
 }
+
+/// What a script gives whose variable is empty.
+#[test]
+fn an_empty_value_is_as_if_it_were_not_given() {
+    let c = Container::sleeping("emptyvalues").up();
+    differs!(Crun, "takes an empty value for a number");
+    let limit = |c: &Container| {
+        let (controller, file) = match host::cgroups() {
+            host::Cgroups::V2 => ("", "memory.max"),
+            _ => ("memory", "memory.limit_in_bytes"),
+        };
+        c.cgroup_file(controller, file).unwrap()
+    };
+    c.verb(&["update", "--memory", "64M", "--memory-swap", "64M", &c.id]).ok();
+    assert_eq!(limit(&c), "67108864");
+    for flag in [
+        "memory",
+        "memory-swap",
+        "memory-reservation",
+        "kernel-memory",
+        "kernel-memory-tcp",
+        "cpu-share",
+        "cpu-quota",
+        "cpu-period",
+        "cpu-rt-period",
+        "cpu-rt-runtime",
+        "cpuset-cpus",
+        "cpuset-mems",
+        "l3-cache-schema",
+        "mem-bw-schema",
+        "resources",
+    ] {
+        c.verb(&["update", &format!("--{flag}="), &c.id]).ok();
+        c.verb(&["update", &format!("--{flag}"), "", &c.id]).ok();
+    }
+    c.verb(&["update", "--memory", "32M", "--memory=", &c.id]).ok();
+    assert_eq!(limit(&c), "67108864");
+    for flag in ["--pids-limit=", "--blkio-weight="] {
+        c.verb(&["update", flag, &c.id]).fails_with("invalid value");
+    }
+    for flag in
+        ["console-socket", "cwd", "user", "process", "pid-file", "apparmor", "process-label", "cgroup"]
+    {
+        c.exec_with(&[&format!("--{flag}=")], &["true"]).ok();
+    }
+    c.verb(&["kill", &c.id, ""]).ok();
+    let c = Container::new("emptyvalues");
+    for flag in ["bundle", "console-socket", "pid-file"] {
+        c.bundle.write();
+        c.runtime().args(["run", &format!("--{flag}="), &c.id]).dir(&c.bundle.dir).ok();
+    }
+}
+
+#[test]
+fn what_is_of_no_use_is_not_looked_at() {
+    let c = Container::sleeping("nouse").up();
+    differs!(Crun, "looks at the format, and at the number");
+    c.verb(&["list", "-q", "-f", "xml"]).ok().says(&c.id);
+    c.exec_with(&["--preserve-fds", "-1"], &["true"]).ok();
+    // Nobody listens there.
+    let socket = ["--console-socket", "/nonesuch"];
+    c.exec_with(&socket, &["true"]).fails_with("cannot use console socket");
+    let other = Container::new("nouse");
+    other.create_with(&socket).fails_with("cannot use console socket");
+    c.exec_process(&[], |p| p["cwd"] = "".into()).fails_with("Cwd property must not be empty");
+}

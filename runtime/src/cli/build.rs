@@ -169,8 +169,10 @@ fn command(verb: &'static Verb, mut given: Given) -> Result<Command> {
             Command::Kill { id, signal: signal.unwrap_or_else(|| "SIGTERM".into()), all: given.on("all") }
         }
         "list" => {
-            let format = format(&given, false)?;
-            Command::List(List { format, quiet: given.on("quiet"), long: given.on("long") })
+            let quiet = given.on("quiet");
+            // As with runc, which doesn't look at what it has no use for.
+            let format = if quiet { Format::Table } else { format(&given, false)? };
+            Command::List(List { format, quiet, long: given.on("long") })
         }
         "attach" | "logs" | "wait" => Command::Monitor(monitor(verb, id, &given)),
         "pause" => Command::Pause { id },
@@ -248,7 +250,7 @@ fn create(id: String, given: Given) -> Result<Create> {
         pid_file: given.path("pid-file"),
         no_pivot: given.on("no-pivot"),
         no_new_keyring: given.on("no-new-keyring"),
-        preserve_fds: given.number("preserve-fds")?.unwrap_or(0),
+        preserve_fds: preserved(&given)?,
         class: given.text("class"),
         knobs: given.knobs,
     })
@@ -284,11 +286,17 @@ fn exec(mut positionals: Vec<String>, given: &Given) -> Result<Exec> {
         apparmor: given.text("apparmor"),
         no_new_privs: given.get("no-new-privs").map(|v| v == "true"),
         cap: given.all("cap"),
-        preserve_fds: given.number("preserve-fds")?.unwrap_or(0),
+        preserve_fds: preserved(given)?,
         cgroup: sub_cgroups(&given.all("cgroup"))?,
         ignore_paused: given.on("ignore-paused"),
         no_subreaper: given.on("no-subreaper"),
     })
+}
+
+/// Fewer than none are none, as with runc.
+fn preserved(given: &Given) -> Result<u32> {
+    let n: Option<i32> = given.number("preserve-fds")?;
+    Ok(n.map_or(0, |n| n.max(0) as u32))
 }
 
 fn user_id(what: &str, text: &str) -> Result<u32> {
@@ -332,11 +340,17 @@ fn update(ids: Vec<String>, given: Given) -> Result<Update> {
         Some(("class", name)) if !name.is_empty() => Ok(name.to_string()),
         _ => Err(format!("invalid value {s:?} for flag -select: class=NAME is wanted")),
     });
+    // runc's flags that are no numbers to its parser may be empty, and are then as if they weren't there.
+    for flag in ["pids-limit", "blkio-weight"] {
+        given.number::<i64>(flag)?;
+    }
+    let mut flags = given.among(table::RESOURCE);
+    flags.retain(|(flag, value)| !value.is_empty() && given.get(flag) != Some(""));
     let update = Update {
         annotations: pairs.collect::<Result<_>>()?,
         select: select.collect::<Result<_>>()?,
         resources: given.text("resources"),
-        flags: given.among(table::RESOURCE),
+        flags,
         class: given.get("class").map(str::to_string),
         unset: given.all("unset"),
         dry_run: given.on("dry-run"),

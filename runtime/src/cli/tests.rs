@@ -28,7 +28,7 @@ fn every_spelling_of_every_flag() {
     for verb in table::VERBS {
         for flag in verb.flags() {
             let value = match flag.long {
-                "preserve-fds" | "status-fd" | "additional-gids" => "7",
+                "preserve-fds" | "pids-limit" | "blkio-weight" | "status-fd" | "additional-gids" => "7",
                 "format" => "json",
                 "interval" => "7s",
                 "user" => "7:8",

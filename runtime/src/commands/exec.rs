@@ -22,8 +22,6 @@ use crate::{invalid, listener, seccomp, sockets, validate};
 
 pub fn run(setting: &Setting, args: &cli::Exec) -> Result<u8> {
     let preserve_fds = inherited_fds(args.preserve_fds)?;
-    let console_socket =
-        args.console_socket.as_deref().map(|p| sockets::connect(p, "console socket")).transpose()?;
     let pidfd_socket =
         args.pidfd_socket.as_deref().map(|p| sockets::connect(p, "pidfd socket")).transpose()?;
     let pid_file = args.pid_file.as_deref().map(std::path::absolute).transpose()?;
@@ -36,6 +34,8 @@ pub fn run(setting: &Setting, args: &cli::Exec) -> Result<u8> {
     };
     validate::validate_process(&process)?;
     check_terminal(&process, args.detach, args.console_socket.is_some())?;
+    let console_socket =
+        args.console_socket.as_deref().map(|p| sockets::connect(p, "console socket")).transpose()?;
     let plan = make_plan(&spec, &process, &container)?;
     let foreground = match args.detach {
         true => None,
