@@ -188,8 +188,14 @@ impl Store {
             }
             _ => Error::from(e).context(format!("creating the state directory {}", path.display())),
         })?;
-        let dir = open_dir(&path).with_context(|| format!("opening {}", path.display()))?;
-        Ok(Container { path, dir, state: State::new(id) })
+        match open_dir(&path) {
+            Ok(dir) => Ok(Container { path, dir, state: State::new(id) }),
+            Err(e) => {
+                // Else the name would be taken for ever by what nobody made.
+                let _ = fs::remove_dir(&path);
+                Err(Error::from(e).context(format!("opening {}", path.display())))
+            }
+        }
     }
 
     /// Reads a container's state.

@@ -334,6 +334,36 @@ fn a_program_that_is_not_there_is_found_missing_at_create() {
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
+/// A create that fails in its first step doesn't take the name for ever; a start that fails has started nothing.
+#[test]
+fn what_fails_before_it_begins_changes_nothing() {
+    if peer() != Peer::Hydra {
+        skip!("by strace, in the calls and files of this runtime");
+    }
+    let c = Container::sleeping("early").with(|c| {
+        c["hooks"] = serde_json::json!({ "poststart": [{ "path": "/bin/true" }] });
+    });
+    c.bundle.write();
+    let folder = c.root.join(&c.id);
+    let run = Run::new("strace").args(["-f", "-q", "-o", "/dev/null", "-P"]).args([&folder]);
+    let run = run.args(["-e", "inject=openat:error=EMFILE:when=1"]).args([host::runtime()]);
+    let run = run.args(["--root"]).args([&c.root]).args(host::systemd_driver().then_some("--systemd-cgroup"));
+    run.args(["create", "--bundle"])
+        .args([&c.bundle.dir])
+        .args([&c.id])
+        .out()
+        .fails_with("too many open files");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+    c.create().ok();
+    let kept = fs::read(folder.join("config.json")).unwrap();
+    fs::write(folder.join("config.json"), "{").unwrap();
+    c.start().fails_with("config.json");
+    assert_eq!(c.status(), "created");
+    fs::write(folder.join("config.json"), kept).unwrap();
+    c.start().ok();
+    assert_eq!(c.status(), "running");
+}
+
 #[test]
 fn a_failed_create_leaves_nothing() {
     type Breakage = (&'static str, fn(&mut serde_json::Value));

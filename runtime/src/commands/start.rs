@@ -25,9 +25,11 @@ pub fn run(setting: &Setting, id: &str) -> Result<u8> {
         network(&mut container, init.pid)?;
     }
     let notify = Notify::open(container.path())?;
+    // While nothing runs yet that would have to be ended if they can't be read.
+    let hooks = later_hooks(&container)?;
     release(&container)?;
     drop(lock);
-    if let Err(e) = poststart(&container, &later_hooks(&container)?) {
+    if let Err(e) = poststart(&container, &hooks) {
         // runtime-spec 1.3, lifecycle: a failing poststart hook ends the container.
         if let Some(init) = container.state.init {
             // It may have ended by itself, and its number be somebody else's.
