@@ -21,6 +21,10 @@ pub fn run(flags: &Flags) -> Result<()> {
     if flags.info {
         return info();
     }
+    if matches!(flags.action.as_str(), "start" | "delete") {
+        place::check_name(&flags.namespace).context(|| "-namespace")?;
+        place::check_name(&flags.id).context(|| "-id")?;
+    }
     match flags.action.as_str() {
         "start" => {
             if let Some(address) = start_monitor(flags)? {
@@ -73,7 +77,7 @@ fn start_monitor(flags: &Flags) -> Result<Option<String>> {
     let config = start::config(&bundle);
     // Also where the pod's monitor is there already: what it can't serve is refused before it is asked to.
     let mut setup = start::setup(&config)?;
-    let group = start::group(&config, &flags.id);
+    let group = start::group(&config, &flags.id)?;
     let grpc = if flags.address.is_empty() {
         std::env::var("GRPC_ADDRESS").unwrap_or_default()
     } else {
@@ -165,9 +169,9 @@ struct Last {
     unread: bool,
 }
 
-fn last_state(flags: &Flags, bundle: &Path) -> Last {
+fn last_state(flags: &Flags, bundle: &Path) -> Result<Last> {
     let config = start::config(bundle);
-    let group = start::group(&config, &flags.id);
+    let group = start::group(&config, &flags.id)?;
     let directory = place::run_dir(&flags.namespace, &group);
     let map = Map::look(&place::state_file(&directory)).ok();
     let mut root = map.and_then(|m| Root::decode(&m.committed()).ok()).unwrap_or_default();
@@ -190,7 +194,7 @@ fn last_state(flags: &Flags, bundle: &Path) -> Last {
     if task.init.pid == 0 && (unread || known.is_some()) {
         task.init.pid = job::kept_pid(bundle).filter(|pid| job::zombie_exit(*pid).is_none()).unwrap_or(0);
     }
-    Last { root, task, unread }
+    Ok(Last { root, task, unread })
 }
 
 /// So often the lock is tried that heads which were killed this moment may still hold, ...
@@ -231,11 +235,11 @@ fn delete(flags: &Flags) -> Result<()> {
     let bundle =
         if flags.bundle.is_empty() { std::env::current_dir()? } else { PathBuf::from(&flags.bundle) };
     place::sweep();
-    let claimed = claim(&last_state(flags, &bundle).root.setup);
+    let claimed = claim(&last_state(flags, &bundle)?.root.setup);
     // From here on it does not change, unless a monitor lives.
-    let last = last_state(flags, &bundle);
+    let last = last_state(flags, &bundle)?;
     let (setup, task) = (&last.root.setup, &last.task);
-    let (id, runs) = (&task.id, runs(task));
+    let (id, runs) = (&task.id, job::runs(task));
     let lock = match claimed {
         Ok(lock) => lock,
         Err(e) if e.kind() == Kind::Exists && (runs || last.unread) => return Err(watched(id)),
@@ -274,13 +278,6 @@ fn delete(flags: &Flags) -> Result<()> {
 fn watched(id: &str) -> Error {
     let text = format!("container {id} runs on: a monitor is there; the next start of containerd finds it");
     Error::new(Kind::State, text)
-}
-
-/// Is its first process there, and not another one of the same number?
-fn runs(task: &Task) -> bool {
-    let init = &task.init;
-    let same = |t: u64| t == init.ticks || init.ticks == 0;
-    init.pid != 0 && !init.exited() && job::start_ticks(init.pid).is_some_and(same)
 }
 
 /// Did the containerd that asks start after the one that the monitor was connected to last?

@@ -385,6 +385,13 @@ pub fn is_at_work(setup: &Setup, op: &Op, pid: i32) -> bool {
     pid > 0 && line.split(|b| *b == 0).any(|word| word == log.as_os_str().as_encoded_bytes())
 }
 
+/// Is a container's first process there, and not another one of the same number?
+pub fn runs(task: &Task) -> bool {
+    let init = &task.init;
+    let same = |t: u64| t == init.ticks || init.ticks == 0;
+    init.pid != 0 && !init.exited() && start_ticks(init.pid).is_some_and(same)
+}
+
 /// The pid that the runtime wrote for a job.
 pub fn pid_written(setup: &Setup, task: &Task, op: &Op) -> Option<u32> {
     std::fs::read_to_string(pid_file(setup, task, op)).ok()?.trim().parse().ok()

@@ -270,8 +270,18 @@ impl Step {
         }
     }
 
-    /// After every event: exits that may now be told are sent to disk, waiting requests get their turn.
+    /// After every event: exits that may now be told are sent to disk, waiting requests get their turn. One after the other: they may
+    /// be many.
     fn settle(&mut self) {
+        loop {
+            self.tell_exits();
+            let Some(at) = self.state.queue.iter().position(|q| !self.busy(&q.task, None)) else { return };
+            let next = self.state.queue.remove(at);
+            self.request(next.asker, &next.method, next.payload);
+        }
+    }
+
+    fn tell_exits(&mut self) {
         let mut ready = Vec::new();
         for task in &self.state.tasks {
             let execs_out =
@@ -297,16 +307,6 @@ impl Step {
         }
         if !self.state.ops.iter().any(|o| matches!(o.job, Job::Create | Job::Exec | Job::Restore)) {
             self.state.strays.clear();
-        }
-        let mut waiting = std::mem::take(&mut self.state.queue);
-        if !waiting.is_empty() {
-            let at = waiting.iter().position(|q| !self.busy(&q.task, None));
-            let next = at.map(|at| waiting.remove(at));
-            self.state.queue = waiting;
-            if let Some(q) = next {
-                self.request(q.asker, &q.method, q.payload);
-                self.settle();
-            }
         }
     }
 
@@ -413,6 +413,10 @@ impl Step {
                 id: String::new(),
             };
             self.publish("/tasks/delete", "containerd.events.TaskDelete", &event);
+            // What nobody deleted goes with it.
+            for left in self.state.task(&task).map_or(&[][..], |t| &t.execs) {
+                self.actions.push(Action::CloseStdio { task: task.clone(), exec: left.id.clone() });
+            }
             self.actions.push(Action::Forget { task: task.clone() });
             self.state.tasks.retain(|t| t.id != task);
         } else if let Some(t) = self.state.tasks.iter_mut().find(|t| t.id == task) {

@@ -3,13 +3,25 @@
 //! `/run/hydra-shim/NAMESPACE/ID/` (0700): `state` (the map), `ID.sock`, FIFOs, files of jobs, `exit.json`, `events`.
 //! `/var/lib/hydra-shim/NAMESPACE/ID/`: rings and spools of output, on disk.
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::state::Setup;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 pub const RUN: &str = "/run/hydra-shim";
 pub const DISK: &str = "/var/lib/hydra-shim";
+
+/// containerd's own rule for identifiers: names of namespaces, monitors and processes become names of files here.
+pub fn check_name(name: &str) -> Result<()> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"_.-+".contains(&b);
+    match name.as_bytes() {
+        [first, ..] if name.len() <= 256 && first.is_ascii_alphanumeric() && name.bytes().all(fine) => Ok(()),
+        _ => {
+            let text = format!("identifier {name:?} is not valid: it has to be letters, digits and _ . - +, the first a letter or digit");
+            Err(Error::new(Kind::Invalid, text))
+        }
+    }
+}
 
 pub fn run_dir(namespace: &str, id: &str) -> PathBuf {
     Path::new(RUN).join(namespace).join(id)

@@ -75,12 +75,18 @@ pub fn setup(config: &Config) -> Result<Setup> {
     Ok(setup)
 }
 
-/// Which container's monitor serves this one: its own, unless a group was asked for.
-pub fn group(config: &Config, id: &str) -> String {
+/// Which container's monitor serves this one: its own, unless a group was asked for. Whoever describes a container names the group:
+/// never a place outside of the monitors' own.
+pub fn group(config: &Config, id: &str) -> Result<String> {
     let get = |name: &str| config.annotations.get(name).filter(|v| !v.is_empty());
     let pod =
         get("io.kubernetes.cri.sandbox-id").filter(|_| get("hydra-shim.group").is_some_and(|g| g == "pod"));
-    get("io.containerd.runc.v2.group").or(pod).cloned().unwrap_or_else(|| id.to_string())
+    match get("io.containerd.runc.v2.group").or(pod) {
+        Some(group) => place::check_name(group)
+            .context(|| "the group that an annotation asks for")
+            .map(|()| group.clone()),
+        None => Ok(id.to_string()),
+    }
 }
 
 /// Listens on `path`. None: somebody answers there already.
@@ -128,6 +134,22 @@ pub fn lock_state(directory: &Path, fresh: bool) -> Result<Option<OwnedFd>> {
     }
 }
 
+/// What a dead monitor of this name left is the only way to what runs on without it.
+fn refuse_orphans(state: &OwnedFd, setup: &Setup) -> Result<()> {
+    let map = Map::open(sys::number(state), false).ok();
+    let root = map.and_then(|m| Root::decode(&m.committed()).ok()).unwrap_or_default();
+    match root.state.tasks.iter().find(|t| crate::job::runs(t)) {
+        Some(t) => {
+            let text = format!(
+                "container {} runs on without its monitor: `shim adopt --namespace {} {}` gives it one",
+                t.id, setup.namespace, t.id
+            );
+            Err(Error::new(Kind::Exists, text))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Gives a head that was begun all it needs. `listener` is containerd's socket, where there is one.
 pub fn launch(
     head: Head,
@@ -138,18 +160,18 @@ pub fn launch(
     let directory = Path::new(&setup.directory).to_path_buf();
     place::make(&directory)?;
     place::make(Path::new(&setup.disk))?;
-    let own = listen(&place::socket(&setup))?
-        .ok_or_else(|| Error::new(Kind::Exists, format!("a monitor of {} is running", setup.id)))?;
+    let taken = || Error::new(Kind::Exists, format!("a monitor of {} is running", setup.id));
     let fresh = adopted.is_none();
     let (state, mut root) = match adopted {
         Some((state, root)) => (state, root),
         None => {
-            let taken = || Error::new(Kind::Exists, format!("a monitor of {} is running", setup.id));
             let state = lock_state(&directory, true)?.ok_or_else(taken)?;
+            refuse_orphans(&state, &setup)?;
             nix::unistd::ftruncate(&state, 0)?;
             (state, Root::default())
         }
     };
+    let own = listen(&place::socket(&setup))?.ok_or_else(taken)?;
     let flags = OFlag::O_RDWR
         | OFlag::O_CREAT
         | OFlag::O_CLOEXEC

@@ -11,7 +11,7 @@ use crate::machine::{self, Action, Event};
 use crate::pb::Message;
 use crate::state::{Asker, Conn, Root, Stream, Tap, Task};
 use crate::stream::{fd, Flow};
-use crate::sys::map::{Map, CONNS};
+use crate::sys::map::{Map, CONNS, STATE};
 use crate::sys::{self, Fd};
 use crate::ttrpc::{self, REQUEST};
 use nix::errno::Errno;
@@ -19,11 +19,16 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// After so many deaths on one and the same request it is refused instead of tried again.
 const ATTEMPTS: u32 = 5;
+/// A request that is no larger than this has its place in the state also when large ones have none any more. But not those that are
+/// kept until who knows when.
+const SMALL: usize = 4 << 10;
+/// So much of the state's room is kept for small requests, and a quarter of it for what happens unasked.
+const SPARE: usize = 1 << 20;
 /// So long after the last work a worker makes itself small, ms.
 const IDLE_MS: i32 = 50;
 /// poll's word for no end.
 const FOREVER: i32 = -1;
-/// How often a container that ended is looked at, whether anybody still wants it, ms.
+/// How often a container that ended, or a monitor without any, is looked at, whether anybody still wants it, ms.
 const WANTED_MS: i32 = 5000;
 /// How often what waits for time alone is looked at, ms.
 const TICK_MS: i32 = 200;
@@ -198,7 +203,7 @@ impl Worker<'_> {
         match (soon, self.events_wait()) {
             (_, true) => 100,
             (true, false) => TICK_MS,
-            _ if self.idle && self.ended_undeleted() => WANTED_MS,
+            _ if self.idle && (self.ended_undeleted() || self.is_unused()) => WANTED_MS,
             _ if self.idle => FOREVER,
             _ => IDLE_MS,
         }
@@ -449,11 +454,31 @@ impl Worker<'_> {
         let request = ttrpc::Request::decode(payload)?;
         let ours = matches!(request.method.as_str(), "Attach" | "Upgrade");
         match request.service.as_str() {
-            TASK_V2 | TASK_V3 if !ours => Ok((request.method, request.payload)),
+            TASK_V2 | TASK_V3 if !ours => {
+                self.find_room(&request)?;
+                Ok((request.method, request.payload))
+            }
             MONITOR if ours => Ok((request.method, request.payload)),
             _ => Err(Error::new(
                 Kind::Unsupported,
                 format!("service {} method {}", request.service, request.method),
+            )),
+        }
+    }
+
+    /// A state that can't be committed is one that the next head doesn't know: what would not fit is not begun.
+    fn find_room(&self, request: &ttrpc::Request) -> crate::error::Result<()> {
+        let (size, used) = (request.payload.len(), self.map.committed_length());
+        let spare = if size > SMALL || request.method == "Wait" { SPARE } else { SPARE / 4 };
+        match used + size + spare <= STATE {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::TooLarge,
+                format!(
+                    "{} of {size} bytes: the monitor keeps {used} bytes already for execs that were not started, requests under way and \
+                     the like, and has no room for it: start or delete them first",
+                    request.method
+                ),
             )),
         }
     }
@@ -544,6 +569,12 @@ impl Worker<'_> {
         self.root.state.tasks.iter().any(|t| t.init.recorded && !t.standalone)
     }
 
+    /// Nobody has asked for a container, or has one yet to ask for, and nobody is there.
+    fn is_unused(&self) -> bool {
+        let Root { state, conns, setup, .. } = &self.root;
+        state.tasks.is_empty() && state.ops.is_empty() && conns.is_empty() && !setup.standalone
+    }
+
     /// A container that ended and that nobody will delete, its daemon having lost sight of it, ends as a standalone one does: its record
     /// and output stay.
     fn look_for_bundles(&mut self) {
@@ -553,6 +584,14 @@ impl Worker<'_> {
         if count > 0 {
             self.root.setup.standalone = true;
             self.event(Event::Tick);
+        }
+        // A daemon that was killed after `start` removes the bundle of what it never made.
+        if self.is_unused() && !std::path::Path::new(&self.root.setup.bundle).exists() {
+            self.event(Event::Request {
+                asker: Asker::default(),
+                method: "Shutdown".into(),
+                payload: Vec::new(),
+            });
         }
     }
 }

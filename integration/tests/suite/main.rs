@@ -34,6 +34,7 @@ mod security;
 mod shim;
 mod shim_alone;
 mod shim_docker;
+mod shim_limits;
 mod shim_options;
 mod shim_security;
 mod systemd;

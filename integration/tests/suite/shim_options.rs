@@ -173,7 +173,7 @@ fn streams_belong_to_whom_the_options_say() {
 }
 
 /// A script that is called as the program would be, after `first` was run.
-fn wrapped(name: &str, first: &str, program: &Path) -> PathBuf {
+pub fn wrapped(name: &str, first: &str, program: &Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let path = janitor::scratch().join(name);
     fs::write(&path, format!("#!/bin/sh\n{first} {} \"$@\"\n", program.display())).expect("a script");

@@ -20,6 +20,8 @@ struct Process {
 pub fn run(options: &Options) -> Result<i32> {
     let id = options.id()?.to_string();
     let namespace = options.namespace.clone().unwrap_or_else(|| "standalone".into());
+    place::check_name(&namespace).context(|| "--namespace")?;
+    place::check_name(&id)?;
     let bundle = Path::new(options.value("--bundle").unwrap_or("."));
     let bundle = bundle.canonicalize().context(|| format!("bundle {}", bundle.display()))?;
     let mut setup = start::setup(&start::config(&bundle))?;

@@ -96,12 +96,20 @@ impl Step {
         self.task(id)?.process_mut(exec).ok_or_else(|| not_found(id, exec))
     }
 
+    /// May another job begin? Asked before anything is changed for its sake.
+    fn has_place(&self) -> Result<()> {
+        match self.state.ops.len() + OWN_OPS < OPS as usize {
+            true => Ok(()),
+            false => Err(Error::system(
+                "too many requests are under way on this monitor: ask again when some are answered",
+            )),
+        }
+    }
+
     /// Starts a job on an existing container, whose end answers the request.
     fn job(&mut self, asker: &Asker, task: &str, op: Op) -> Answer {
         self.task(task)?;
-        if self.state.ops.len() + OWN_OPS >= OPS as usize {
-            return Err(Error::system("too many requests are under way on this container"));
-        }
+        self.has_place()?;
         self.spawn(Op { task: task.into(), asker: asker.clone(), ..op });
         Ok(None)
     }
@@ -113,13 +121,14 @@ impl Step {
         if self.state.ending {
             return Err(Error::new(Kind::State, "this monitor is shutting down"));
         }
-        check_id(&r.id)?;
+        crate::place::check_name(&r.id)?;
         if !r.parent_checkpoint.is_empty() {
             let text =
                 "a checkpoint names its parent itself (by the link `parent` in it): no other can be given";
             return Err(Error::new(Kind::Unsupported, text));
         }
         let options = runc_options(r.options.as_ref())?;
+        self.has_place()?;
         let init = Process {
             stdin: r.stdin,
             stdout: r.stdout,
@@ -181,7 +190,7 @@ impl Step {
     }
 
     fn exec(&mut self, r: ExecRequest) -> Answer {
-        check_id(&r.exec_id)?;
+        crate::place::check_name(&r.exec_id)?;
         let task = self.task(&r.id)?;
         if task.execs.iter().any(|p| p.id == r.exec_id) {
             return Err(Error::new(Kind::Exists, format!("id {} already exists", r.exec_id)));
@@ -217,6 +226,7 @@ impl Step {
             return Err(not_found(&t.id, &t.exec_id));
         }
         if t.exec_id.is_empty() {
+            self.has_place()?;
             self.task(&t.id)?.deleting = true;
             return self.job(asker, &t.id, Op { job: Job::Delete, ..Op::default() });
         }
@@ -344,16 +354,8 @@ impl Step {
 
     fn connect(&mut self, t: &Target) -> Answer {
         let shim_pid = self.state.shim_pid;
-        let task_pid = self.task(&t.id)?.init.pid;
+        // Also without a container: a containerd that was killed before it could ask for one finds the monitor by this, and ends it.
+        let task_pid = self.state.task(&t.id).map_or(0, |t| t.init.pid);
         Ok(Some(ConnectResponse { shim_pid, task_pid, version: String::new() }.bytes()))
-    }
-}
-
-/// containerd's own rule for identifiers; they become file names here.
-fn check_id(id: &str) -> Result<()> {
-    let fine = |b: u8| b.is_ascii_alphanumeric() || b"_.-+".contains(&b);
-    match id.as_bytes() {
-        [first, ..] if id.len() <= 256 && first.is_ascii_alphanumeric() && id.bytes().all(fine) => Ok(()),
-        _ => Err(Error::new(Kind::Invalid, format!("identifier {id:?} is not valid"))),
     }
 }

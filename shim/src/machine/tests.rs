@@ -125,3 +125,20 @@ fn a_job_that_begins_as_another_ends_has_a_place_of_its_own() {
     assert!(actions.contains(&Action::Spawn { op: state.ops[0].id }));
     assert_ne!(state.ops[0].slot, first);
 }
+
+/// One after the other: each within the one before it would need more stack with every one that waits.
+#[test]
+fn any_number_of_requests_waits_its_turn() {
+    const COUNT: usize = 5000;
+    let (mut state, _) =
+        request(State::default(), "Create", &CreateRequest { id: "c".into(), ..Default::default() });
+    let exec = Target { exec_id: "none".into(), ..target() };
+    for _ in 0..COUNT {
+        state = request(state, "Delete", &exec).0;
+    }
+    assert_eq!(state.queue.len(), COUNT);
+    let (state, actions) = done(state, 7);
+    assert!(state.queue.is_empty());
+    let answered = actions.iter().filter(|a| matches!(a, Action::Reply { .. })).count();
+    assert_eq!(answered, COUNT + 1);
+}

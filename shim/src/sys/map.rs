@@ -24,7 +24,8 @@ pub const STREAMS: usize = 64;
 pub const EXITS: usize = 512;
 /// One direction of one connection: a whole frame of the largest allowed size fits.
 pub const LANE: usize = (4 << 20) + (64 << 10);
-const STATE: usize = 4 << 20;
+/// So large a state may grow.
+pub const STATE: usize = 4 << 20;
 /// Of a state's place so much has its pages from the start; and of a lane, from when it has a connection.
 const RESERVE: usize = 16 << 10;
 
@@ -239,6 +240,11 @@ impl Map {
         header.lengths[next as usize].store(state.len() as u32, SeqCst);
         header.current.store(next, SeqCst);
         Ok(())
+    }
+
+    pub fn committed_length(&self) -> usize {
+        let header = self.header();
+        header.lengths[(header.current.load(SeqCst) & 1) as usize].load(SeqCst) as usize
     }
 
     pub fn committed(&self) -> Vec<u8> {

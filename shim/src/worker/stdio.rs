@@ -31,6 +31,21 @@ fn open_as(path: &Path, flags: OFlag, mode: u32) -> Result<Fd> {
     Ok(Fd::keep(fd))
 }
 
+/// A file for a container to write to. One that is a FIFO may have no reader yet: whoever waits for that holds up everybody else.
+fn open_file(path: &Path) -> Result<Fd> {
+    let flags = OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NONBLOCK;
+    // Who ships logs need not be root.
+    let open = |way| open_as(path, flags | way, 0o644);
+    let file = open(OFlag::O_WRONLY).or_else(|e| match std::fs::metadata(path) {
+        Ok(m) if std::os::unix::fs::FileTypeExt::is_fifo(&m.file_type()) => open(OFlag::O_RDWR),
+        _ => Err(e),
+    })?;
+    // The container's writes wait, as they are used to.
+    nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_APPEND))
+        .context(|| format!("setting {} to block", path.display()))?;
+    Ok(file)
+}
+
 fn pipe() -> Result<(u32, u32)> {
     let (r, w) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).context(|| "making a pipe")?;
     widen(sys::number(&r))?;
@@ -179,9 +194,7 @@ impl Worker<'_> {
                     std::fs::create_dir_all(directory)
                         .context(|| format!("making {}", directory.display()))?;
                 }
-                // Who ships logs need not be root.
-                let file = open_as(&path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND, 0o644)?;
-                return Ok((number(file), None));
+                return Ok((number(open_file(&path)?), None));
             }
             Target::Binary if p.stdout != address => {
                 return Err(Error::new(Kind::Invalid, "a logging binary takes both streams"))

@@ -152,7 +152,12 @@ impl Worker<'_> {
             let flags =
                 nix::fcntl::OFlag::O_WRONLY | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
             let Ok(fifo) = nix::fcntl::open(&path, flags, nix::sys::stat::Mode::empty()) else { return };
-            self.root.log = crate::stream::number(Fd::keep(fifo));
+            let fifo = Fd::keep(fifo);
+            if !is_fifo(fifo) {
+                // Its owner's file: a standalone container's bundle may well have one of that name.
+                return fifo.close();
+            }
+            self.root.log = crate::stream::number(fifo);
             self.commit();
         }
         if let Some(log) = fd(self.root.log) {
@@ -199,6 +204,11 @@ impl Worker<'_> {
             let _ = delete.env(crate::job::ASKED, "1").stdin(std::process::Stdio::null()).status();
         }
     }
+}
+
+fn is_fifo(file: Fd) -> bool {
+    let mode = nix::sys::stat::fstat(file).map_or(0, |s| s.st_mode);
+    mode & libc::S_IFMT == libc::S_IFIFO
 }
 
 fn write_at(fd: Fd, offset: u64, bytes: &[u8]) -> nix::Result<()> {

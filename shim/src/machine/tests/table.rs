@@ -119,7 +119,7 @@ fn verdict(state: &State, actions: &[Action]) -> char {
 
 /// One line a state; the columns are `requests()` in their order.
 const TABLE: &str = "
-none          ~NNNNNNNNNNNNNNNNNNNN+U
+none          ~NNNNNNNNNNNNN+NNNNNN+U
 creating      E~~~+~NSN~~~~~+~++~~~+U
 created       E~+N+~N~NSS~~~+~++~N~+U
 starting      E~~~+~N~N~~~~~+~++~~~+U
@@ -134,7 +134,7 @@ ended         ESSN+~NNNSS~~~+~++~N~+U
 recorded      ESSN++NNNSS~~~+~++~N~+U
 deleting      E~~~++NNN~~~~~+~++~~~+U
 draining      ENNN++NNNNN~NN+~++~NN+U
-ending        SNNNNNNNNNNNNNNNNNNNN+U
+ending        SNNNNNNNNNNNNN+NNNNNN+U
 ";
 
 #[test]
