@@ -363,18 +363,46 @@ fn mount_rootfs(task: &Task) -> Result<()> {
     let rootfs = Path::new(&task.bundle).join("rootfs");
     std::fs::create_dir_all(&rootfs).context(|| "making the rootfs directory")?;
     for mount in &task.rootfs {
-        let target = rootfs.join(mount.target.trim_start_matches('/'));
+        let target = mount_point(&rootfs, &mount.target)?;
         crate::rootfs::mount(mount, &target, Path::new(&task.bundle))
             .context(|| format!("mounting {} at {}", mount.source, target.display()))?;
     }
     Ok(())
 }
 
+/// A place within the rootfs. What lies there already is the image's: a link in it could lead to the host's own places.
+fn mount_point(rootfs: &Path, target: &str) -> Result<PathBuf> {
+    use std::path::Component;
+    let mut path = rootfs.to_path_buf();
+    for part in Path::new(target).components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::RootDir | Component::CurDir => continue,
+            _ => {
+                return Err(Error::new(
+                    Kind::Invalid,
+                    format!("the mount target {target} leads out of the rootfs"),
+                ))
+            }
+        }
+        if path.is_symlink() {
+            let text = format!(
+                "the mount target {target} leads through the symbolic link {}: it has to be a directory",
+                path.display()
+            );
+            return Err(Error::new(Kind::Invalid, text));
+        }
+    }
+    Ok(path)
+}
+
 pub fn unmount_rootfs(task: &Task) {
     let rootfs = Path::new(&task.bundle).join("rootfs");
     for mount in task.rootfs.iter().rev() {
-        let target = rootfs.join(mount.target.trim_start_matches('/'));
-        let _ = nix::mount::umount2(&target, nix::mount::MntFlags::MNT_DETACH);
+        if let Ok(target) = mount_point(&rootfs, &mount.target) {
+            let flags = nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW;
+            let _ = nix::mount::umount2(&target, flags);
+        }
     }
 }
 

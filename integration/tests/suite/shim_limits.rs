@@ -1,7 +1,7 @@
 //! What a monitor does at its limits, and with requests that nobody in his right mind sends.
 
 use crate::shim_options::{heads, runtime, sh, start, wrapped};
-use integration::ttrpc::{Client, Shim, NAMESPACE};
+use integration::ttrpc::{Client, Message, Shim, NAMESPACE};
 use integration::{eventually, host, janitor, Bundle, Peer, Run};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -366,5 +366,32 @@ fn a_start_with_the_name_of_what_runs_on_is_refused() {
     let mut client: Client = shim.another();
     assert_eq!(client.call("State", &shim.target()).expect("State").get(3), pid);
     shim.client = client;
+    shim.end();
+}
+
+/// A link in an image's layer is no way for a mount of the rootfs to the host's directories.
+#[test]
+fn no_mount_of_the_rootfs_leads_out_of_it() {
+    ours!();
+    let mut shim = start("mounts", &[], sh("true"));
+    let victim = shim.bundle.dir.join("victim");
+    let layer = shim.bundle.dir.join("layer");
+    fs::create_dir(&victim).unwrap();
+    fs::create_dir_all(layer.join("plain")).unwrap();
+    std::os::unix::fs::symlink(&victim, layer.join("link")).unwrap();
+    let bind = Message::new().text(1, "bind").text(2, text(&layer)).text(4, "bind");
+    let up = "plain/../../victim";
+    for target in ["link", "/link/", up] {
+        let tmpfs = Message::new().text(1, "tmpfs").text(2, "tmpfs").text(3, target);
+        let request = shim.target().text(2, text(&shim.bundle.dir)).message(3, &bind).message(3, &tmpfs).any(
+            10,
+            "containerd.runc.v1.Options",
+            shim.options(&runtime()).encode(),
+        );
+        let refused = shim.client.call("Create", &request).unwrap_err();
+        assert!(refused.text.contains("the mount target"), "{refused:?}");
+        let mounts = host::mounts_below(&shim.bundle.dir);
+        assert!(mounts.is_empty(), "{target}: {mounts:?}");
+    }
     shim.end();
 }
