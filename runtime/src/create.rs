@@ -320,7 +320,8 @@ fn make(
             Ok(())
         },
     );
-    let finished = finished.and_then(|()| publish(container, &child, &opened.pidfd_socket, &opened.pid_file));
+    let finished =
+        finished.and_then(|()| publish(container, &mut child, &opened.pidfd_socket, &opened.pid_file));
     match finished {
         Ok(()) => Ok((child, console)),
         Err(e) => {
@@ -408,7 +409,7 @@ fn run_parent_hooks(hooks: &Hooks, container: &Container, pid: i32) -> Result<()
 /// Tells the world of the ready process: the state file, the pid file.
 fn publish(
     container: &mut Container,
-    child: &Child,
+    child: &mut Child,
     pidfd_socket: &Option<OwnedFd>,
     pid_file: &Option<PathBuf>,
 ) -> Result<()> {
@@ -418,7 +419,7 @@ fn publish(
     container.state.init = Some(state::identify(child.pid)?);
     container.save()?;
     match pid_file {
-        Some(path) => write_pid_file(path, child.pid),
+        Some(path) => child.tell(path),
         None => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::errno::Errno;
@@ -10,7 +11,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{waitid, waitpid, Id, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
-use crate::create::open_namespaces;
+use crate::create::{open_namespaces, write_pid_file};
 use crate::error::{Context, Error, Kind, Result};
 use crate::init::attrs::rlimits::{self, Rlimits};
 use crate::init::{self, Init};
@@ -36,6 +37,8 @@ pub struct Child {
     ids: Option<IdMaps>,
     /// Limits that the child may not be able to set itself.
     rlimits: Option<Rlimits>,
+    /// Tells of it, until it is killed.
+    pid_file: Option<PathBuf>,
 }
 
 /// Makes the child; it starts to work on `init` at once. `cgroup` is a cgroup v2 directory to be born in.
@@ -70,7 +73,7 @@ pub fn spawn(mut init: Init<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Child
         }
         Clone::Parent { pid, pidfd } => {
             let go_between = go_between.then_some(pid);
-            let mut child = Child { pid, pidfd, link: to_child, go_between, ids, rlimits };
+            let mut child = Child { pid, pidfd, link: to_child, go_between, ids, rlimits, pid_file: None };
             let back = home.enter();
             if back.is_err() {
                 child.kill();
@@ -250,8 +253,18 @@ impl Child {
         }
     }
 
-    /// Kills and reaps the child.
+    /// Writes the pid for `--pid-file`.
+    pub fn tell(&mut self, pid_file: &Path) -> Result<()> {
+        write_pid_file(pid_file, self.pid)?;
+        self.pid_file = Some(pid_file.to_path_buf());
+        Ok(())
+    }
+
+    /// Kills and reaps the child: its pid is nobody's then.
     pub fn kill(&mut self) {
+        if let Some(pid_file) = self.pid_file.take() {
+            let _ = fs::remove_file(pid_file);
+        }
         for pid in [Some(self.pid), self.go_between.take()].into_iter().flatten() {
             let _ = process::kill(pid, libc::SIGKILL);
             reap(pid);

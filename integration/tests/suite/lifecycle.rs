@@ -334,6 +334,26 @@ fn a_program_that_is_not_there_is_found_missing_at_create() {
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
+/// What can't be executed is known only after the pid was told.
+#[test]
+fn no_pid_file_tells_of_what_did_not_start() {
+    differs!(Runc, "1.1 leaves it");
+    differs!(Crun, "1.8.1 leaves it");
+    let c = Container::new("nopid").args(&["/tmp/garbage"]).prepare(|root| {
+        fs::write(root.join("tmp/garbage"), "\u{7f}ELF").unwrap();
+        fs::set_permissions(root.join("tmp/garbage"), fs::Permissions::from_mode(0o755)).unwrap();
+    });
+    let file = c.bundle.dir.join("pid");
+    let flags = ["--pid-file", file.to_str().unwrap()];
+    c.run_with(&flags).fails_with("exec format error");
+    assert!(!file.exists(), "by run");
+    let c = c.args(&["sleep", "1000000"]).up();
+    c.exec_with(&flags, &["/tmp/garbage"]).fails_with("exec format error");
+    assert!(!file.exists(), "by exec");
+    c.exec_with(&flags, &["true"]).ok();
+    assert!(file.exists());
+}
+
 /// A create that fails in its first step doesn't take the name for ever; a start that fails has started nothing.
 #[test]
 fn what_fails_before_it_begins_changes_nothing() {

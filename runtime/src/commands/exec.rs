@@ -7,7 +7,7 @@ use cgroup::Cgroup;
 
 use super::{start, Setting};
 use crate::cli;
-use crate::create::{inherited_fds, write_pid_file};
+use crate::create::inherited_fds;
 use crate::error::{Context, Error, Kind, Result};
 use crate::foreground::{self, Foreground};
 use crate::init::attrs;
@@ -44,7 +44,7 @@ pub fn run(setting: &Setting, args: &cli::Exec) -> Result<u8> {
     let mut console = None;
     let opened = Opened { console_socket, preserve_fds, cgroups: &args.cgroup };
     let mut child = make(&container, init, &spec, &plan, opened, &mut console)?;
-    let ready = publish(&child, pidfd_socket, pid_file.as_deref())
+    let ready = publish(&mut child, pidfd_socket, pid_file.as_deref())
         .and_then(|()| child.go())
         .and_then(|()| child.await_exec());
     if let Err(e) = ready {
@@ -276,12 +276,12 @@ fn namespaces_of(init: ProcessId, spec: &Spec) -> Result<Vec<(i32, OwnedFd)>> {
     }
 }
 
-fn publish(child: &Child, pidfd_socket: Option<OwnedFd>, pid_file: Option<&Path>) -> Result<()> {
+fn publish(child: &mut Child, pidfd_socket: Option<OwnedFd>, pid_file: Option<&Path>) -> Result<()> {
     if let (Some(socket), Some(pidfd)) = (&pidfd_socket, child.pidfd()) {
         sockets::send_fd(socket.as_fd(), pidfd, b"pidfd").context("sending the pidfd to --pidfd-socket")?;
     }
     match pid_file {
-        Some(path) => write_pid_file(path, child.pid),
+        Some(path) => child.tell(path),
         None => Ok(()),
     }
 }
