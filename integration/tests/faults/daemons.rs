@@ -52,6 +52,8 @@ fn start(engine: &Engine, runtime: &str) {
 #[derive(Debug, Default)]
 struct Ledger {
     lines_lost: usize,
+    /// Whose they are: the lines before and after each gap.
+    gaps: Vec<String>,
     /// Statuses that dockerd had been told and forgot, as with any monitor: see `was_told`.
     forgotten: usize,
     /// Other wrong ones, each with what the daemons said of it.
@@ -77,6 +79,9 @@ fn ledger(engine: &Engine) -> Ledger {
         let seen: Vec<usize> = text.lines().filter_map(number).collect();
         assert!(seen.windows(2).all(|w| w[0] < w[1]), "the log of {}: {text}", name(n));
         ledger.lines_lost += lines(n) - seen.len();
+        let ends: Vec<usize> = [0].into_iter().chain(seen).chain([lines(n) + 1]).collect();
+        let gaps = ends.windows(2).filter(|w| w[0] + 1 != w[1]);
+        ledger.gaps.extend(gaps.map(|w| format!("{}: {}, {}", name(n), w[0], w[1])));
         engine.docker(&["rm", &name(n)]).ok();
     }
     ledger

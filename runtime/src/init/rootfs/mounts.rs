@@ -79,7 +79,7 @@ impl Prepared {
             }
             Kind::CgroupV2 { fallback } => {
                 let target = self.plain_directory(&path, false)?;
-                self.cgroup_v2(&target, options, fallback)?;
+                self.cgroup_v2(&target, &path, options, fallback)?;
                 self.finish_on(&target, &path, options)
             }
             Kind::Other { fstype } => {
@@ -346,11 +346,18 @@ impl Prepared {
         Ok(())
     }
 
-    fn cgroup_v2(&self, target: &OwnedFd, options: &Options, fallback: &Path) -> Result<()> {
+    fn cgroup_v2(&self, target: &OwnedFd, path: &Path, options: &Options, fallback: &Path) -> Result<()> {
         match self.mount_new(target, "cgroup2", "cgroup", options) {
             // In a user namespace without a cgroup namespace of its own.
-            Err(e) if matches!(e.errno(), Some(libc::EPERM | libc::EBUSY)) => {
-                bind_hosts(fallback, target, options)
+            Err(e) if matches!(e.errno(), Some(libc::EPERM | libc::EBUSY)) => {}
+            other => return other,
+        }
+        match bind_hosts(fallback, target, options) {
+            // Linux before 5.12. A bind of one mount alone, which the kernel refuses where it would uncover something, needs no
+            // flags below it.
+            Err(e) if e.errno() == Some(libc::ENOSYS) => {
+                mount(Some(fallback), &via(target.as_fd()), NONE, MsFlags::MS_BIND, NONE)?;
+                set_flags(self.mounted_on(target, path)?.as_fd(), options)
             }
             other => other,
         }
@@ -408,11 +415,15 @@ fn attach(
 /// Gives a bound mount its flags where mount_setattr(2) is missing: any other bind has them before it is attached.
 fn remount_bound(mounted: BorrowedFd<'_>, change: u64, options: &Options) -> Result<()> {
     if change != 0 {
-        let present = sys::present_flags(mounted)? & !options.clear;
-        let all = flags((options.set & PER_MOUNT) | present | libc::MS_REMOUNT | libc::MS_BIND);
-        mount(NONE, &via(mounted), NONE, all, NONE)?;
+        set_flags(mounted, options)?;
     }
     finish(mounted, options)
+}
+
+fn set_flags(mounted: BorrowedFd<'_>, options: &Options) -> Result<()> {
+    let present = sys::present_flags(mounted)? & !options.clear;
+    let all = flags((options.set & PER_MOUNT) | present | libc::MS_REMOUNT | libc::MS_BIND);
+    Ok(mount(NONE, &via(mounted), NONE, all, NONE)?)
 }
 
 fn needs_finish(options: &Options) -> bool {
