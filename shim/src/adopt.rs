@@ -145,6 +145,7 @@ fn reopen(task: &str, p: &mut Process, setup: &Setup) {
     (p.console, p.console_listener, p.pidfd) = (0, 0, 0);
     (p.child_in, p.child_out, p.child_err, p.stdin_pipe) = (0, 0, 0, 0);
     p.inputs.clear();
+    p.unread.clear();
     p.heard = 0;
     p.recording = p.recorded;
     let name = place::name(setup, task, &p.id);

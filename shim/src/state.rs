@@ -72,6 +72,8 @@ message! {
         /// It has been told that there is no place to keep what its client does not take.
         19 homeless: bool,
     }
+    /// What a client's FIFO held when its stream ended: who keeps it, who lets the client in, and since when, ns.
+    struct Unread { 1 reader: u32, 2 writer: u32, 3 since: u64 }
     /// One attached client's copy of a stream.
     struct Tap { 1 sink: u32, 2 stage_in: u32, 3 stage_out: u32, 4 blocked: u64, 5 gone: bool }
     /// Client's FIFO to the container's stdin.
@@ -107,6 +109,7 @@ message! {
         35 heard: u32, 36 heard_core: bool,
         /// A signal ended it: its code says which. And what the process connector has said of that.
         37 killed: bool, 38 heard_killed: bool,
+        39 unread: Vec<Unread>,
     }
 
     struct Task {

@@ -4,6 +4,7 @@ mod effects;
 mod recover;
 mod stdio;
 mod tell;
+mod unread;
 
 use crate::api::{MONITOR, TASK_V2, TASK_V3};
 use crate::error::{Error, Kind};
@@ -227,6 +228,7 @@ impl Worker<'_> {
                     wanted.push((process.pidfd, libc::POLLIN, Source::Pid(t, p)));
                     soon |= process.unwatched();
                 }
+                soon |= !process.unread.is_empty();
                 wanted.push((process.console_listener, libc::POLLIN, Source::Console(t, p)));
                 // Until there is a process, what the pipes hold are the words of a runtime that may yet fail: they are
                 // part of its error, and not the container's output.
@@ -560,6 +562,7 @@ impl Worker<'_> {
                 self.oom_until = 0;
             }
         }
+        self.look_for_unread();
         self.watch_again();
         self.look_for_bundles();
     }

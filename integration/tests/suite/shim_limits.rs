@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const NONE: [&str; 3] = ["", "", ""];
@@ -88,6 +89,37 @@ fn no_name_leads_out_of_the_monitors_directory() {
         out.out().fails_with("identifier");
     }
     assert_eq!(fs::read_dir(&victim).unwrap().count(), 1, "nothing was made there");
+}
+
+/// A daemon that is started again opens the FIFOs of what ended meanwhile, and waits for a writer and for the end.
+#[test]
+fn what_ended_while_its_reader_was_away_is_read_later() {
+    ours!();
+    let fifo = janitor::scratch().join(format!("away-{}", std::process::id()));
+    mkfifo(&fifo);
+    let mut early = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
+    let mut shim = start("away", &[], sh("echo first; until [ -e /gone ]; do sleep 0.05; done; echo last"));
+    let options = shim.options(&runtime());
+    shim.create(false, ["", text(&fifo), ""], options).expect("Create");
+    shim.call("Start").expect("Start");
+    let mut seen = String::new();
+    eventually("the first line", || {
+        let _ = early.read_to_string(&mut seen);
+        seen == "first\n"
+    });
+    drop(early);
+    fs::write(shim.bundle.rootfs().join("gone"), "").unwrap();
+    shim.call("Wait").expect("Wait");
+    for head in heads(&shim.id) {
+        kill(Pid::from_raw(head), Signal::SIGKILL).unwrap();
+        eventually("the other head", || heads(&shim.id).iter().filter(|h| **h != head).count() == 2);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    let (told, read) = std::sync::mpsc::channel();
+    let late = fifo.clone();
+    std::thread::spawn(move || told.send(fs::read_to_string(late).expect("the FIFO")));
+    assert_eq!(read.recv_timeout(host::patience()).expect("its end"), "last\n");
+    shim.call("Delete").expect("Delete");
 }
 
 /// containerd was killed between `start` and `Create`: at its next start it asks for the shim by `Connect`, finds no task and

@@ -20,6 +20,7 @@ impl Process {
         ];
         all.extend([&self.out, &self.err].into_iter().flatten().flat_map(|s| s.fds()));
         all.extend(self.inputs.iter().map(|i| i.source));
+        all.extend(self.unread.iter().flat_map(|u| u.fds()));
         all
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::machine::Event;
 use crate::pb::Message;
 use crate::place;
-use crate::state::{Input, Process, Setup, Stream, Tap, Task};
+use crate::state::{Input, Process, Setup, Stream, Tap, Task, Unread};
 use crate::stream::{close, fd, number, Flow};
 use crate::sys::map::STREAMS;
 use crate::sys::{self, Fd, Side};
@@ -91,14 +91,14 @@ fn make_fifo(path: &Path, options: &crate::api::RuncOptions) -> Result<()> {
 }
 
 /// Where output goes, by the scheme of its address.
-enum Target {
+pub(super) enum Target {
     Nowhere,
     Fifo(PathBuf),
     File(PathBuf),
     Binary,
 }
 
-fn target(address: &str) -> Target {
+pub(super) fn target(address: &str) -> Target {
     match address.split_once("://") {
         _ if address.is_empty() => Target::Nowhere,
         Some(("fifo", path)) => Target::Fifo(path.into()),
@@ -530,8 +530,12 @@ impl Worker<'_> {
         let Some(task) = self.root.state.tasks.get_mut(t) else { return };
         let id = task.id.clone();
         let Some(process) = task.processes_mut().nth(p) else { return };
-        let slot = if matches!(source, Source::Out(..)) { &mut process.out } else { &mut process.err };
+        let (slot, address) = match source {
+            Source::Out(..) => (&mut process.out, &process.stdout),
+            _ => (&mut process.err, &process.stderr),
+        };
         let Some(mut stream) = slot.take() else { return };
+        process.unread.extend(Unread::of(&stream, address));
         if let Some(mark) = self.map.header().streams.get((stream.mark as usize).wrapping_sub(1)) {
             process.dropped += mark.dropped.load(SeqCst);
             process.unlogged += mark.unlogged.load(SeqCst);
@@ -565,6 +569,7 @@ impl Worker<'_> {
         }
         let console = p.console;
         numbers.extend(p.inputs.drain(..).map(|i| i.source));
+        numbers.extend(p.unread.drain(..).flat_map(|u| u.fds()));
         (p.child_in, p.child_out, p.child_err, p.console_listener) = (0, 0, 0, 0);
         (p.stdin_pipe, p.console, p.pidfd) = (0, 0, 0);
         let names: Vec<PathBuf> = (0..3).map(|n| fifo(&self.root.setup, task, exec, n)).collect();
