@@ -248,7 +248,8 @@ fn inherit(path: &Path, mount: &Path, file: &str, new: bool) -> Result<String> {
 /// systemd takes back what it doesn't use itself, at any time, unless a cgroup below the root has it enabled too: between the two
 /// writes all may have to begin again.
 fn enable(branch: &Branch, dir: &Dir, wanted: &[&str]) -> Result<()> {
-    const TRIES: usize = 5;
+    const TRIES: usize = 20;
+    const FRUITLESS: usize = 3;
     let lacks = || {
         let present = dir.read("cgroup.controllers")?;
         let present: Vec<&str> = present.split_whitespace().collect();
@@ -258,10 +259,13 @@ fn enable(branch: &Branch, dir: &Dir, wanted: &[&str]) -> Result<()> {
         return Ok(());
     }
     let Ok(below) = branch.path.strip_prefix(&branch.mount) else { return Ok(()) };
-    for pass in 1..=TRIES {
+    let mut fruitless = 0;
+    for _ in 0..TRIES {
         let wrote = enable_all(&branch.mount, below)?;
-        // What a whole second look finds nothing to do about isn't to be had.
-        if !lacks()? || (pass > 1 && !wrote) {
+        // One look may find nothing to do because what was there above was just taken back. What several can't do
+        // anything about isn't to be had.
+        fruitless = if wrote { 0 } else { fruitless + 1 };
+        if !lacks()? || fruitless == FRUITLESS {
             break;
         }
     }

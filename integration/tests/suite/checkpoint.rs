@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// Why nothing can be shown here.
 pub fn no_criu() -> Option<String> {
+    if std::env::var_os("WITHOUT").is_some() {
+        return Some("criu suspends its victims' filters, which nobody may who is under one".into());
+    }
     let out = Run::sh("criu check 2>&1").out();
     (out.code != 0).then(|| format!("criu check: {}", out.stdout.lines().last().unwrap_or_default()))
 }

@@ -306,6 +306,9 @@ fn pods_live_through_a_restart_of_containerd() {
     if integration::peer() != Peer::Hydra {
         integration::skip!("the shim is ours");
     }
+    if host::lacks(&["pidfd"]) {
+        integration::skip!("the monitor needs pidfds");
+    }
     if let Err(reason) = ready() {
         integration::skip!("{reason}");
     }

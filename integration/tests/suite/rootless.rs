@@ -103,13 +103,19 @@ fn a_pid_namespace_is_joined_in_a_user_namespace() {
     });
     c.bundle.write();
     let script = "unshare --pid --fork --kill-child sleep 1000000 >/dev/null 2>&1 & holder=$!
-        until [ -e /proc/$holder/ns/pid_for_children ] && pgrep -P $holder >/dev/null; do sleep 0.05; done
+        until [ -e /proc/$holder/ns/pid_for_children ] && pgrep -P $holder >/dev/null; do
+            kill -0 $holder || exit 99; sleep 0.05
+        done
         sed -i s/HOLDER/$holder/ config.json
         $RUN --root $ROOT --cgroup-manager disabled run $ID; code=$?
         kill -9 $holder; exit $code";
     let run = Run::new("unshare").args(["--user", "--map-root-user", "sh", "-c", script]);
     let run = run.env("RUN", integration::host::runtime()).env("ROOT", &c.root).env("ID", &c.id);
-    run.dir(&c.bundle.dir).out().ok().says("joined");
+    let out = run.dir(&c.bundle.dir).out();
+    if out.code == 99 {
+        skip!("unshare(1) can't do without newer calls");
+    }
+    out.ok().says("joined");
 }
 
 #[test]

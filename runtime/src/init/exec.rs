@@ -50,7 +50,10 @@ impl<'a> Program<'a> {
                     self.path = CString::new(name).unwrap_or_default();
                     Ok(())
                 }
-                Err(Errno::EISDIR) => Err(start_error(format!("exec: {shown:?}: is a directory"))),
+                // Docker's command before 23 looks for the second, as runc before 1.2 has it, to end with 126.
+                Err(Errno::EISDIR) => {
+                    Err(start_error(format!("exec: {shown:?}: is a directory: permission denied")))
+                }
                 Err(Errno::EACCES) => Err(start_error(format!("exec: {shown:?}: permission denied"))),
                 Err(e) => Err(start_error(format!("exec: {shown:?}: stat {shown}: {}", strerror(e as i32)))),
             };

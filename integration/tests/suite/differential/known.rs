@@ -171,6 +171,12 @@ pub const KNOWN: &[Known] = &[
         "loses the propagation of a mount where the root has none of its own",
     ),
     // cgroup v2.
+    known(
+        Crun,
+        "mount /sys/fs/cgroup *",
+        ("cgroup2 cgroup ", "cgroup2 cgroup2 "),
+        "another word for the source",
+    ),
     known(Runc, "cgroup */cpu.weight*", ("", ""), "shares become the weight that runc gives from 1.3 on"),
     known(Crun, "cgroup */cpu.weight*", ("", ""), "shares become the weight that runc gives from 1.3 on"),
     // Terminals, streams, signals.
