@@ -207,6 +207,8 @@ fn what_is_done_without_the_daemons_they_learn() {
     let of = |l: &&str| l.starts_with(id("paused"));
     assert!(tasks.lines().find(of).is_some_and(|l| l.trim().ends_with("PAUSED")), "{tasks}");
     runtime("resume", "paused", &[]).ok();
+    // Where the news of the pause has reached dockerd after all, that of the end has to as well.
+    eventually("it runs for dockerd, too", || state("paused", "Status") == "running");
     docker(&["exec", "paused", "true"]);
     for (name, code) in [("killed", "137"), ("deleted", "137"), ("attached", "33")] {
         assert_eq!(engine.cli().args(["wait", name]).patient(4).ok().stdout.trim(), code, "{name}");

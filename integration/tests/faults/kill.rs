@@ -160,6 +160,21 @@ impl Bench {
     }
 }
 
+/// What there is to see of a monitor that somebody noticed.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let [keeper, worker] = self.monitor.heads();
+            let script = format!(
+                "ls -l /proc/{keeper}/fd; head -3 /proc/{worker}/status; ps -eo pid,ppid,stat,wchan:20,args | grep -e {id} -e '^ *{keeper} ' -e ' {keeper} ' -e ' {worker} '; \
+                 for p in $(pgrep -f {id}); do echo $p $(readlink /proc/$p/fd/0); done",
+                id = self.monitor.id
+            );
+            println!("heads {keeper} {worker}: {}", Run::sh(&script).out());
+        }
+    }
+}
+
 /// The first output of a process.
 fn hear(from: &mut File) -> String {
     let mut said = String::new();
@@ -203,6 +218,7 @@ fn killed_at_every_call(name: &str, head: usize) {
     let rounds = if full() { stops } else { stops.min(40) };
     let mut heals = Vec::new();
     for i in 0..rounds {
+        println!("stop {} of {stops}", i * stops / rounds);
         let death = hunted(&mut bench, i * stops / rounds).1;
         if let Some(death) = death {
             heals.push(death.healed);

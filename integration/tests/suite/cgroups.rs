@@ -301,7 +301,7 @@ fn a_refusal_leaves_the_cgroups_owner_alone() {
             "--bundle",
             c.bundle.dir.to_str().unwrap(),
             "--image-path",
-            "nonexistent",
+            c.bundle.dir.join("nonexistent").to_str().unwrap(),
             &c.id,
         ])
         .fails();
