@@ -83,7 +83,14 @@ fn sealed_copy() -> Result<OwnedFd> {
     }
     let seals =
         SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
-    nix::fcntl::fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+    // Busy while the kernel still has a page in its hands (mm/memfd.c waits 150 ms for that), on a host with much to do.
+    let mut tries = 0;
+    while let Err(e) = nix::fcntl::fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)) {
+        tries += 1;
+        if e != Errno::EBUSY || tries == 20 {
+            return Err(e).context("sealing the copy");
+        }
+    }
     Ok(memory)
 }
 
