@@ -135,12 +135,6 @@ impl Manager {
         done.map(drop).with_context(|| format!("setting properties of systemd unit {unit}"))
     }
 
-    /// Waits until what was set is in the cgroup's files. systemd answers first and writes when it comes to its queue, which it does
-    /// before it takes another message.
-    pub(crate) fn settle(&mut self) -> Result<()> {
-        self.manager_property("Version").map(drop)
-    }
-
     /// The present values of properties.
     pub fn get(&mut self, unit: &str, names: &[&str]) -> Result<Vec<Property>> {
         let what = || format!("reading properties of systemd unit {unit}");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Whose program is under test.
@@ -84,6 +84,19 @@ pub fn lacks(groups: &[&str]) -> bool {
 /// Whether containers go to systemd's care (`CGROUP_DRIVER=systemd`).
 pub fn systemd_driver() -> bool {
     std::env::var("CGROUP_DRIVER").is_ok_and(|d| d == "systemd")
+}
+
+/// Has systemd read its units again. On v1 it makes every container's list of devices anew then: for a moment all of them are denied
+/// /dev/null, whoever runs them.
+pub fn daemon_reload() {
+    let _turn = without_reloads();
+    crate::Run::new("systemctl").args(["daemon-reload"]).ok();
+}
+
+/// As long as this is kept, no other test has systemd do that.
+pub fn without_reloads() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the kernel is older than this version.

@@ -52,9 +52,8 @@ impl<'a> PropertyStep<'a> {
             self.cgroup.freeze()?;
             self.held = true;
         }
-        let mut done = self.manager.set(&self.unit.name, properties);
+        let done = self.manager.set(&self.unit.name, properties);
         if self.held {
-            done = done.and_then(|()| self.manager.settle());
             // Its processes stand still until this is done by `undo` or `recover`.
             self.cgroup.thaw().map_err(|e| e.with_kind(Kind::Half))?;
             self.held = false;

@@ -207,7 +207,7 @@ fn systemd_knows_the_scope() {
         .args(["show", &unit, "-p", "TasksMax", "-p", "MemoryMax", "-p", "ActiveState", "-p", "MemoryLimit"])
         .ok();
     assert!(show.stdout.contains("TasksMax=77") && show.stdout.contains("67108864"), "{show}");
-    integration::Run::new("systemctl").args(["daemon-reload"]).ok();
+    host::daemon_reload();
     assert_eq!(limit(&c, "pids/pids.max", "pids.max").unwrap(), "77");
     c.delete_force().ok();
     let gone = || {

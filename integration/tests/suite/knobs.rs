@@ -518,7 +518,7 @@ fn limits_outlive_daemon_reload() {
     let c = annotated(Container::sleeping("reload"), &annotations).up();
     let asked = files(&c);
     let reload = |what: &str, wanted: &BTreeMap<PathBuf, String>| {
-        sh("systemctl daemon-reload").unwrap();
+        host::daemon_reload();
         // systemd applies the properties of a unit again when something about it changes.
         sh(&format!(
             "systemctl set-property --runtime hydratest-{}.scope Description=x 2>/dev/null; true",

@@ -40,6 +40,21 @@ fn running(name: &str, script: &str) -> Shim {
     shim
 }
 
+/// A monitor for a group of containers, of which the first runs, by `program`; its name; and what puts another container into the group.
+fn group(name: &str, program: &Path) -> (String, Shim, impl Fn(&mut serde_json::Value)) {
+    let id = format!("{name}-{}", std::process::id());
+    let annotations = json!({ "io.containerd.runc.v2.group": id });
+    let in_group = move |config: &mut serde_json::Value| {
+        sh("sleep 1000")(config);
+        config["annotations"] = annotations.clone();
+    };
+    let mut first = Shim::start(&host::shim(), &id, &[], &in_group);
+    let options = first.options(program);
+    first.create(false, NONE, options).expect("Create");
+    first.call("Start").expect("Start");
+    (id, first, in_group)
+}
+
 /// Where a monitor keeps its things.
 fn kept(id: &str) -> PathBuf {
     Path::new("/run/hydra-shim").join(NAMESPACE).join(id)
@@ -205,7 +220,6 @@ fn requests_beyond_what_a_monitor_can_keep_are_refused() {
 #[test]
 fn what_is_refused_for_want_of_a_place_leaves_nothing() {
     ours!();
-    let id = format!("crowd-{}", std::process::id());
     let mark = janitor::scratch().join("crowd-held");
     fs::write(&mark, "").unwrap();
     let hold = format!(
@@ -213,22 +227,12 @@ fn what_is_refused_for_want_of_a_place_leaves_nothing() {
         mark.display()
     );
     let slow = wrapped("crowd.sh", &hold, &runtime());
-    let group = json!({ "io.containerd.runc.v2.group": id });
-    let mut first = Shim::start(&host::shim(), &id, &[], |config| {
-        sh("sleep 1000")(config);
-        config["annotations"] = group.clone();
-    });
-    let options = first.options(&slow);
-    first.create(false, NONE, options).expect("Create");
-    first.call("Start").expect("Start");
+    let (id, mut first, in_group) = group("crowd", &slow);
     let target = first.target();
     for _ in 0..100 {
         first.client.ask("Pids", &target);
     }
-    let mut second = Shim::join(&first, &format!("{id}-b"), |config| {
-        sh("sleep 1000")(config);
-        config["annotations"] = group;
-    });
+    let mut second = Shim::join(&first, &format!("{id}-b"), &in_group);
     let options = second.options(&slow);
     let refused = second.create(false, NONE, options.clone()).expect_err("no place");
     assert!(refused.text.contains("too many"), "{refused:?}");
@@ -254,16 +258,7 @@ fn what_is_refused_for_want_of_a_place_leaves_nothing() {
 #[test]
 fn execs_that_nobody_deleted_leave_nothing_in_a_pod() {
     ours!();
-    let id = format!("undeleted-{}", std::process::id());
-    let group = json!({ "io.containerd.runc.v2.group": id });
-    let in_group = |config: &mut serde_json::Value| {
-        sh("sleep 1000")(config);
-        config["annotations"] = group.clone();
-    };
-    let mut first = Shim::start(&host::shim(), &id, &[], in_group);
-    let options = first.options(&runtime());
-    first.create(false, NONE, options).expect("Create");
-    first.call("Start").expect("Start");
+    let (id, first, in_group) = group("undeleted", &runtime());
     let names = || {
         let read = fs::read_dir(kept(&id)).unwrap().flatten();
         let mut names: Vec<String> = read.map(|e| e.file_name().into_string().unwrap()).collect();
@@ -271,7 +266,7 @@ fn execs_that_nobody_deleted_leave_nothing_in_a_pod() {
         names
     };
     let before = names();
-    let mut second = Shim::join(&first, &format!("{id}-b"), in_group);
+    let mut second = Shim::join(&first, &format!("{id}-b"), &in_group);
     let options = second.options(&runtime());
     second.create(false, NONE, options).expect("Create");
     second.call("Start").expect("Start");
@@ -293,16 +288,7 @@ fn execs_that_nobody_deleted_leave_nothing_in_a_pod() {
 #[test]
 fn failures_leave_no_descriptor_open() {
     ours!();
-    let id = format!("failing-{}", std::process::id());
-    let group = json!({ "io.containerd.runc.v2.group": id });
-    let in_group = |config: &mut serde_json::Value| {
-        sh("sleep 1000")(config);
-        config["annotations"] = group.clone();
-    };
-    let mut first = Shim::start(&host::shim(), &id, &[], in_group);
-    let options = first.options(&runtime());
-    first.create(false, NONE, options).expect("Create");
-    first.call("Start").expect("Start");
+    let (id, mut first, in_group) = group("failing", &runtime());
     let fifo = first.bundle.dir.join("out");
     mkfifo(&fifo);
     let mut second = Shim::join(&first, &format!("{id}-b"), |config| {

@@ -83,7 +83,7 @@ fn a_daemon_reload_resets_no_limit() {
     let set = limits(&c);
     assert_eq!(value(&set, "memory/memory.limit_in_bytes", "memory.max"), "134217728");
     assert_eq!(value(&set, "cpuset/cpuset.cpus", "cpuset.cpus"), "0");
-    Run::new("systemctl").args(["daemon-reload"]).ok();
+    host::daemon_reload();
     assert_eq!(limits(&c), set, "after a daemon-reload");
     // What update changes is told to systemd as well.
     let quota = ["--cpu-quota", "20000", "--cpu-period", "100000", "--cpu-share", "256"];
@@ -92,7 +92,7 @@ fn a_daemon_reload_resets_no_limit() {
     let set = limits(&c);
     assert_eq!(value(&set, "pids/pids.max", "pids.max"), "99");
     assert_eq!(value(&set, "memory/memory.limit_in_bytes", "memory.max"), "167772160");
-    Run::new("systemctl").args(["daemon-reload"]).ok();
+    host::daemon_reload();
     assert_eq!(limits(&c), set, "after update and a daemon-reload");
 }
 
@@ -118,11 +118,11 @@ fn a_daemon_reload_resets_no_device_rule() {
         assert!(denied.code != 0 && denied.stderr.contains("Operation not permitted"), "{denied}");
     };
     look();
-    Run::new("systemctl").args(["daemon-reload"]).ok();
+    host::daemon_reload();
     look();
     c.verb(&["update", "--pids-limit", "99", &c.id]).ok();
     look();
-    Run::new("systemctl").args(["daemon-reload"]).ok();
+    host::daemon_reload();
     look();
 }
 

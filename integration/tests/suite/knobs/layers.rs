@@ -172,7 +172,7 @@ fn what_is_unset_leaves_nothing() {
     knobs(&unset).ok();
     assert_eq!(held(), before);
     if host::systemd_driver() {
-        sh("systemctl daemon-reload").unwrap();
+        host::daemon_reload();
         sh(&format!(
             "systemctl set-property --runtime hydratest-{}.scope Description=x 2>/dev/null; true",
             c.id

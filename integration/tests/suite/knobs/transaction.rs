@@ -317,6 +317,7 @@ fn a_lock_that_is_held_is_an_error_after_a_while() {
 #[test]
 fn an_update_never_stops_the_container() {
     ours!();
+    let _alone = host::without_reloads();
     let script = "n=0; while :; do : >/dev/null || echo denied; n=$((n+1)); echo $n >/tmp/n; done";
     let c = annotated(Container::sh("null", script), &[("hydra.cpu.weight", "100")]).up();
     let counted = || {
