@@ -244,6 +244,105 @@ fn the_keeper_killed_at_every_call() {
     killed_at_every_call("keeper", 0);
 }
 
+/// The requests of a container's life, each with what it brings about.
+const REQUESTS: [&str; 8] =
+    ["Create", "Start", "Exec", "Start of the exec", "CloseIO", "Delete of the exec", "Kill", "Delete"];
+
+/// A container with an exec from Create to Delete, with those of its streams that are wanted (0, 1, 2). The worker is killed at the
+/// stop `at` of one request. Returns how many stops that had, and whether it came to that.
+fn life(monitor: &Monitor, client: &Client, streams: [bool; 3], request: &str, at: usize) -> (usize, bool) {
+    let paths = ["in", "out", "err"].map(fifo);
+    let given = |n: usize| streams[n].then(|| paths[n].clone());
+    let number = paths[0].file_name().expect("name").to_string_lossy().replace('.', "-");
+    let mut task = monitor.task(&format!("{}-{number}", monitor.id), &["sh", "-c", "cat; sleep 1000"]);
+    (task.stdin, task.stdout, task.stderr) = (given(0), given(1), given(2));
+    let (exec_in, exec_out) = (fifo("exec-in"), fifo("exec-out"));
+    let [mut out, _err, mut said] = [&paths[1], &paths[2], &exec_out].map(|path| open_fifo(path));
+    let exec =
+        task.exec("e", &["sh", "-c", "cat; exit 7"], Some(&exec_out)).text(4, &exec_in.display().to_string());
+    let mut seen = (0, false);
+    let mut hunted = |name: &str, work: &mut dyn FnMut()| {
+        let chase = (name == request).then(|| hunt(&monitor.dir, 1, at));
+        work();
+        if let Some((stops, death)) = chase.map(|c| c.end()) {
+            seen = (stops, death.is_some());
+        }
+    };
+    let type_into = |path: &PathBuf, line: &str| {
+        let mut keys = OpenOptions::new().write(true).open(path).expect("keys");
+        writeln!(keys, "{line}").expect("typing");
+        keys
+    };
+
+    hunted("Create", &mut || assert!(client.ok("Create", task.create()).int(1) > 0));
+    let gone = client.begin("Wait", target(&task.id, ""));
+    let _keys = streams[0].then(|| type_into(&paths[0], "to the container"));
+    hunted("Start", &mut || assert!(client.ok("Start", target(&task.id, "")).int(1) > 0));
+    if streams[0] && streams[1] {
+        assert_eq!(hear(&mut out), "to the container\n");
+    }
+    hunted("Exec", &mut || drop(client.ok("Exec", exec.clone())));
+    let ended = client.begin("Wait", target(&task.id, "e"));
+    hunted("Start of the exec", &mut || assert!(client.ok("Start", target(&task.id, "e")).int(1) > 0));
+    let _exec_keys = type_into(&exec_in, "to the exec");
+    hunted("CloseIO", &mut || {
+        client.ok("CloseIO", target(&task.id, "e").int(3, 1));
+        assert_eq!(client.answer(ended).expect("Wait for the exec").int(1), 7);
+    });
+    assert_eq!(hear(&mut said), "to the exec\n");
+    hunted("Delete of the exec", &mut || assert_eq!(client.ok("Delete", target(&task.id, "e")).int(2), 7));
+    hunted("Kill", &mut || {
+        client.ok("Kill", signal(&task.id, 9));
+        assert_eq!(client.answer(gone).expect("Wait").int(1), 137);
+    });
+    hunted("Delete", &mut || assert_eq!(client.ok("Delete", target(&task.id, "")).int(2), 137));
+
+    let events = |exec: &str| monitor.events.topics(&task.id, exec);
+    eventually("the container's events", || events("").len() >= 4 && events("e").len() >= 3);
+    assert_eq!(events(""), ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+    assert_eq!(events("e"), ["/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"]);
+    for verb in ["create", "start", "delete"] {
+        assert_eq!(invocations(verb, &task.id), 1, "{verb} of {}", task.id);
+    }
+    paths.iter().chain([&exec_in, &exec_out]).for_each(|path| drop(std::fs::remove_file(path)));
+    seen
+}
+
+/// Each request of a container's life, with the worker killed at every system call that it makes for it; whichever streams the
+/// container has. What a worker opened before it died is not opened again by the next one: of a pipe opened twice nobody would know one
+/// end, and the container's input never end.
+#[test]
+fn the_worker_killed_at_every_call_of_each_request() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let monitor = Monitor::start("requests");
+    let client = monitor.client();
+    // The first one makes the connection for the events.
+    life(&monitor, &client, [true; 3], "", 0);
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", monitor.heads()[0])).expect("fds").count();
+    let before = descriptors();
+    let creates = [[true, false, false], [false, false, true]].map(|streams| (streams, "Create"));
+    let mut all = 0;
+    for (streams, request) in creates.into_iter().chain(REQUESTS.map(|r| ([true; 3], r))) {
+        let stops = life(&monitor, &client, streams, request, usize::MAX).0;
+        let mut killed = 0;
+        for at in 0..stops {
+            println!("{request}, {streams:?}, stop {at}");
+            killed += usize::from(life(&monitor, &client, streams, request, at).1);
+            eventually(&format!("{before} descriptors"), || {
+                integration::monitor::whole(&monitor.dir) && descriptors() == before
+            });
+        }
+        println!("{request}, {streams:?}: {stops} stops, killed at {killed} of them");
+        assert!(killed > 0, "nothing was killed");
+        all += killed;
+    }
+    assert!(client.connected(), "the connection broke");
+    assert_eq!(client.answered_twice(), Vec::<u32>::new());
+    println!("killed {all} times");
+}
+
 /// The program replaced, again and again, while calls, a megabyte a second and a terminal are under way: as with a death, nobody
 /// may notice.
 #[test]

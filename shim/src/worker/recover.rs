@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
 impl Process {
-    fn fds(&self) -> Vec<u32> {
+    /// Those that there are, plus one.
+    pub(super) fn fds(&self) -> Vec<u32> {
         let mut all = vec![
             self.stdin_pipe,
             self.console,
@@ -21,6 +22,7 @@ impl Process {
         all.extend([&self.out, &self.err].into_iter().flatten().flat_map(|s| s.fds()));
         all.extend(self.inputs.iter().map(|i| i.source));
         all.extend(self.unread.iter().flat_map(|u| u.fds()));
+        all.retain(|n| *n != 0);
         all
     }
 }

@@ -116,7 +116,8 @@ impl Worker<'_> {
         }
         let Some(t) = self.root.state.task(task).cloned() else { return Ok(()) };
         let Some(p) = t.process(exec).cloned() else { return Ok(()) };
-        if p.child_out != 0 || p.out.is_some() || p.console_listener != 0 || p.console != 0 {
+        // Written down all at once: whichever there is, a head before this one has made them all.
+        if !p.fds().is_empty() {
             return Ok(());
         }
         let mut fresh = p.clone();
