@@ -175,7 +175,7 @@ impl Drop for Bench {
     }
 }
 
-/// The first output of a process.
+/// The first line that a process puts out, which may come in pieces.
 fn hear(from: &mut File) -> String {
     let mut said = String::new();
     eventually("output", || {
@@ -183,7 +183,7 @@ fn hear(from: &mut File) -> String {
         if let Ok(n) = from.read(&mut buffer) {
             said.push_str(&String::from_utf8_lossy(&buffer[..n]));
         }
-        !said.is_empty()
+        said.ends_with('\n')
     });
     said
 }

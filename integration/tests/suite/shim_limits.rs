@@ -413,3 +413,33 @@ fn no_mount_of_the_rootfs_leads_out_of_it() {
     }
     shim.end();
 }
+
+/// A job that outlives its container has files where the monitor's last work is to remove everything.
+#[test]
+fn a_monitor_ends_while_it_is_asked_and_leaves_nothing() {
+    ours!();
+    let slow = janitor::scratch().join("slow-ps");
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *\" ps \"*) sleep 2; echo '[]';; esac\nexec {} \"$@\"\n",
+        text(&runtime())
+    );
+    fs::write(&slow, script).unwrap();
+    fs::set_permissions(&slow, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut shim = start("asked", &[], sh("sleep 1000"));
+    let options = shim.options(&slow);
+    shim.create(false, NONE, options).expect("Create");
+    shim.call("Start").expect("Start");
+    let mut other = shim.another();
+    other.ask("Pids", &shim.target());
+    let directory = kept(&shim.id);
+    let job = |name: &str| name.starts_with("job-");
+    eventually("the job", || {
+        fs::read_dir(&directory).unwrap().flatten().any(|e| job(&e.file_name().to_string_lossy()))
+    });
+    shim.kill("", 9, false).expect("Kill");
+    shim.wait("").expect("Wait");
+    shim.call("Delete").expect("Delete");
+    shim.call("Shutdown").expect("Shutdown");
+    eventually("the end", || heads(&shim.id).is_empty());
+    assert!(!directory.exists(), "{:?}", fs::read_dir(&directory).map(|d| d.flatten().collect::<Vec<_>>()));
+}

@@ -10,6 +10,7 @@ use crate::stream::fd;
 use crate::sys::{self, Fd};
 use crate::ttrpc;
 use nix::sys::socket::{connect, socket, AddressFamily, SockFlag, SockType, UnixAddr};
+use std::sync::atomic::Ordering::SeqCst;
 
 const SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
 const RETRY_NS: u64 = 100_000_000;
@@ -186,6 +187,13 @@ impl Worker<'_> {
                 break;
             } else {
                 std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+        }
+        // Who asks for what is no more (`Pids` of a deleted container): a job has files where all is removed now.
+        for op in &self.root.state.ops {
+            let pid = self.map.header().ops[op.slot as usize].load(SeqCst);
+            if pid > 0 {
+                sys::end_child(pid);
             }
         }
         self.remove_containers();
