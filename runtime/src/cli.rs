@@ -39,7 +39,7 @@ pub struct Global {
 impl Global {
     /// The directory of the containers' state, absolute. runc's rules: real root has one of its own and does not look
     /// at `$XDG_RUNTIME_DIR`; anybody else, and root of a user namespace that was made by somebody else (`$USER` is
-    /// not root), uses `$XDG_RUNTIME_DIR`.
+    /// not root, or not set), uses `$XDG_RUNTIME_DIR`.
     pub fn state_root(&self) -> crate::error::Result<PathBuf> {
         root::state_root(self.root.as_deref())
     }

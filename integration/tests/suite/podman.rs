@@ -99,3 +99,77 @@ cases! {
     cgroup_parent: "case $P in *cgroupfs*) p=/$(basename $(dirname $PWD))/parent;; *) p=hydraparent.slice;; esac; $P run -d --name $N --network none --cgroup-parent $p box sleep 1000 >/dev/null; i=$($P inspect -f '{{.State.Pid}}' $N); cut -d: -f3 /proc/$i/cgroup | grep -o '[^/]*parent[^/]*/[^/]*' | sed 's/[0-9a-f]\\{64\\}/ID/' | sort -u; $P rm -f -t 0 $N";
     init: "$P run --rm --network none --init box cat /proc/1/comm 2>&1 | head -1";
 }
+
+/// A user who may use 65,536 ids besides his own, as useradd makes him, with a home of his own and the image in his store; or why there is none.
+fn plain_user() -> Result<&'static (String, PathBuf), &'static str> {
+    static USER: OnceLock<Result<(String, PathBuf), String>> = OnceLock::new();
+    USER.get_or_init(make_user).as_ref().map_err(String::as_str)
+}
+
+fn make_user() -> Result<(String, PathBuf), String> {
+    if Run::sh("command -v podman runc newuidmap useradd").out().code != 0 {
+        return Err("podman or uidmap is not installed".into());
+    }
+    let name = format!("hydra{}", std::process::id());
+    let home = PathBuf::from("/var/tmp").join(&name);
+    configure(janitor::scratch()).map_err(|e| e.to_string())?;
+    janitor::at_end(&format!(
+        "pkill -KILL -u {name}; for i in $(seq 50); do userdel -r {name} 2>/dev/null && break; sleep 0.1; done; rm -rf {}",
+        home.display()
+    ));
+    let d = home.display();
+    let made = Run::sh(&format!(
+        "useradd --create-home --home-dir {d} {name} && grep -q ^{name}: /etc/subuid && mkdir -m 700 {d}/run && cp {} {d}/ && tar -C {} -cf {d}/box.tar . && chown -R {name}: {d}",
+        janitor::scratch().join("containers.conf").display(),
+        bundle::template().display()
+    ));
+    match made.out() {
+        out if out.code == 0 => {}
+        out => return Err(format!("a user with subordinate ids can't be made here: {}", out.stderr.trim())),
+    }
+    let import = as_user(
+        &name,
+        &home,
+        "runc",
+        "",
+        "$P import box.tar box >/dev/null && $P run --rm --network none box true",
+    );
+    match import.code {
+        0 => Ok((name, home)),
+        _ => Err(format!("podman runs nothing for a plain user here: {}", import.stderr.trim())),
+    }
+}
+
+/// A script of that user, in which `$P` is podman with the runtime chosen, `$N` a name for containers.
+#[track_caller]
+fn as_user(user: &str, home: &Path, runtime: &str, name: &str, script: &str) -> Out {
+    let d = home.display();
+    let start = format!(
+        "cd; export XDG_RUNTIME_DIR={d}/run CONTAINERS_CONF={d}/containers.conf; N={name}; \
+         P='podman --root {d}/root --runroot {d}/run/store --storage-driver vfs --cgroup-manager cgroupfs --events-backend file --runtime {runtime}'; {script}"
+    );
+    Run::new("su").args(["-", user, "-c", &start]).patient(3).out()
+}
+
+/// Podman without privileges: root of a user namespace that Podman made, whose state is where the user may write.
+#[test]
+fn a_plain_user_sees_what_he_sees_with_runc() {
+    let (user, home) = match plain_user() {
+        Ok(user) => user,
+        Err(reason) => integration::skip!("{reason}"),
+    };
+    // The user can't reach where the tests' programs are built.
+    let program = home.join("runtime");
+    std::fs::copy(std::fs::canonicalize(host::runtime()).unwrap(), &program).unwrap();
+    let script = "$P run --rm --network none box sh -c 'id -u; tr -s \" \" </proc/self/uid_map; exit 7'; echo $?; \
+         $P run -d --name $N --network none box sleep 1000 >/dev/null; $P exec $N echo in; $P exec -u 1000 $N id -u; $P top $N comm; $P kill $N; $P wait $N; $P rm $N; \
+         $P run --rm --network none --user 1000:1000 box id; $P run --rm --network none --userns keep-id box id -u; \
+         $P run --rm --network none --read-only --tmpfs /x box sh -c 'touch /y 2>/dev/null; touch /x/y && echo x'; \
+         $P run --rm --network host box cat /proc/net/dev | wc -l; $P run --rm --network none --privileged box grep Cap /proc/self/status; \
+         mkdir -p $N.d; $P run --rm --network none -v ./$N.d:/d box sh -c 'echo kept >/d/f'; cat $N.d/f; stat -c %U $N.d/f; \
+         $P run --rm --network none --device /dev/null:/dev/mine box ls -l /dev/mine | cut -c1-10";
+    let [ours, theirs] = [(program.to_str().unwrap(), "tested"), ("runc", "theirs")]
+        .map(|(runtime, name)| as_user(user, home, runtime, name, script));
+    assert_eq!(ours.stdout.replace("tested", "theirs"), theirs.stdout, "  ours: {ours}\n  runc: {theirs}");
+    assert!(theirs.stdout.contains("kept"), "{theirs}");
+}

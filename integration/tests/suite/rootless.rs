@@ -145,3 +145,27 @@ fn limits_that_cannot_be_set_are_an_error() {
     c.bundle.write();
     runtime(&c, &["run", &c.id]).fails();
 }
+
+/// Root of a user namespace that somebody else made keeps its state with that user's things: by runc's rules, which go by `$USER`.
+/// Podman's conmon has none.
+#[test]
+fn the_state_of_root_in_a_user_namespace_is_the_users() {
+    if !allowed() {
+        skip!("plain users may not make user namespaces here");
+    }
+    let home = integration::janitor::scratch().join("xdg");
+    fs::create_dir_all(&home).unwrap();
+    Run::new("chown").args([USER]).args([&home]).ok();
+    let program = integration::host::runtime();
+    for (user, own) in [(None, true), (Some("somebody"), true), (Some("root"), false)] {
+        let _ = fs::remove_dir_all(home.join("hydra"));
+        let list = ["unshare", "--user", "--map-root-user", program.to_str().unwrap(), "list"];
+        let run = as_user(Run::new("setpriv"), &list).env("XDG_RUNTIME_DIR", &home);
+        let run = match user {
+            Some(user) => run.env("USER", user),
+            None => run.without_env("USER"),
+        };
+        let out = run.out();
+        assert_eq!(home.join("hydra").exists(), own, "$USER {user:?}: {out}");
+    }
+}

@@ -41,8 +41,8 @@ fn honours_xdg() -> bool {
     if !nix::unistd::geteuid().is_root() {
         return true;
     }
-    // Root of a user namespace: dockerd's rootless kit leaves $USER as it was outside.
-    in_user_namespace() && std::env::var_os("USER").is_some_and(|user| user != "root")
+    // Root of a user namespace: dockerd's rootless kit leaves $USER as it was outside, Podman's conmon has none.
+    in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root")
 }
 
 /// Whether not all ids are mapped onto themselves.
