@@ -64,10 +64,21 @@ pub fn check(limits: &Limits, target: &Target) -> Result<()> {
 /// As [`check`], for a target that runs. `netns` is its network namespace if it has one of its own.
 pub fn check_live(limits: &Limits, record: &Record, netns: Option<BorrowedFd<'_>>) -> Result<()> {
     check(limits, &target(record))?;
-    if limits.ingress_mode != Some(IngressMode::Queue) {
+    let queue = limits.ingress_mode == Some(IngressMode::Queue);
+    let named = limits.priority.iter().flatten().map(|(name, _)| name);
+    if !queue && named.clone().next().is_none() {
         return Ok(());
     }
-    match netns.map(Namespace::look).transpose()?.flatten() {
+    let namespace = netns.map(Namespace::look).transpose()?.flatten();
+    if let (Some(namespace), Some(_)) = (&namespace, named.clone().next()) {
+        // A name that was there before is none of this change's business.
+        let (there, before) = (namespace.indexes(), current(record)?.priority.unwrap_or_default());
+        if let Some(name) = named.into_iter().find(|n| !there.contains_key(*n) && !before.contains_key(*n)) {
+            return Err(Error::invalid(format!("net.priority: the container has no interface {name}")));
+        }
+    }
+    match namespace {
+        _ if !queue => Ok(()),
         Some(namespace) if namespace.has_veth() => Ok(()),
         _ => Err(links::no_veth()),
     }
@@ -197,10 +208,21 @@ impl Undo {
         }
         let (Some(settings), Some(state)) = (self.settings, state(record)?) else { return Ok(()) };
         state.restore(&settings);
-        match netns {
-            Some(netns) => attach_links(record, netns),
-            None => Ok(()),
+        if let Some(netns) = netns {
+            attach_links(record, netns)?;
         }
+        links::forget(record, self.links.as_deref(), state.id())
+    }
+}
+
+/// Sets the limits back to `limits` after an update that was killed. `record` is as it was saved before that update, and is
+/// all that will be known of it.
+pub fn put_back(record: &Record, limits: &Limits, netns: Option<BorrowedFd<'_>>) -> Result<()> {
+    let mut now = record.clone();
+    update(&mut now, limits, netns)?;
+    match state(record)? {
+        Some(state) => links::forget(&mut now, record.links.as_deref(), state.id()),
+        None => Ok(()),
     }
 }
 

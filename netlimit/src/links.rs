@@ -87,25 +87,53 @@ pub fn host_indexes(names: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
     names.keys().filter_map(|n| Some((n.clone(), net::ifindex(n)?))).collect()
 }
 
-/// Puts the backstop on every link that lacks it and the queue where it is asked for.
+/// Puts the backstop on every link that lacks it and the queue where it is asked for, and takes them off the devices that the
+/// container has nothing to do with any more: the one below a macvlan outlives it, and so does a veth that was moved.
 pub fn apply(record: &mut Record, state: &State, namespace: &Namespace) -> Result<()> {
     let host = Netlink::here().with_context(|| "opening a netlink socket")?;
     let limits = state.limits();
     let known = record.links.clone().unwrap_or_default();
-    let mut links = Vec::new();
+    let (mut links, mut done) = (Vec::new(), Ok(()));
     for mut link in namespace.links() {
-        if let Some(old) = known.iter().find(|k| k.ifindex == link.ifindex && k.kind == link.kind) {
+        if let Some(old) = known.iter().find(|k| same(k, &link)) {
             link = Link { inner_ifindex: link.inner_ifindex, ..old.clone() };
         }
-        put(&host, record, state, &mut link)
+        done = put(&host, record, state, &mut link)
             .and_then(|()| queue(&host, &mut link, &limits))
-            .map_err(|e| e.context(format!("the host's device {} of the container", link.ifindex)))?;
+            .map_err(|e| e.context(format!("the host's device {} of the container", link.ifindex)));
         links.push(link);
+        if done.is_err() {
+            break;
+        }
     }
-    if limits.ingress_mode == Some(IngressMode::Queue) && !links.iter().any(|l| l.kind == LinkKind::Veth) {
-        return Err(no_veth());
+    if done.is_ok() && limits.ingress_mode == Some(IngressMode::Queue) {
+        let veth = links.iter().any(|l| l.kind == LinkKind::Veth);
+        done = if veth { Ok(()) } else { Err(no_veth()) };
     }
-    record.links = Some(links);
+    let (mut left, _): (Vec<_>, Vec<_>) = known.into_iter().partition(|k| !links.iter().any(|l| same(k, l)));
+    if done.is_ok() {
+        // What can't be removed now stays known, and is tried again.
+        left.retain(|link| remove(link, state.id()).is_err());
+    }
+    // What was put on must be known even if the rest fails, unless `detach` is to look at every device anyhow.
+    if done.is_ok() || record.links.is_some() {
+        links.extend(left);
+        record.links = Some(links);
+    }
+    done
+}
+
+fn same(a: &Link, b: &Link) -> bool {
+    a.ifindex == b.ifindex && a.kind == b.kind
+}
+
+/// Takes off what wasn't known before: whoever saved `before` won't save what came since.
+pub fn forget(record: &mut Record, before: Option<&[Link]>, map_id: u32) -> Result<()> {
+    let (Some(before), Some(now)) = (before, &record.links) else { return Ok(()) };
+    for link in now.iter().filter(|l| !before.iter().any(|b| same(b, l))) {
+        remove(link, map_id)?;
+    }
+    record.links = Some(before.to_vec());
     Ok(())
 }
 

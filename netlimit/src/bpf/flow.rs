@@ -18,9 +18,18 @@ const NEW_FLOW: i32 = 2;
 
 /// IPPROTO_TCP.
 pub(super) const TCP: i32 = 6;
-const UDP: i32 = 17;
+/// IPPROTO_UDP.
+pub(super) const UDP: i32 = 17;
 const UDPLITE: i32 = 136;
 const SCTP: i32 = 132;
+/// Headers of IPv6 between its own and the transport's that say their length alike: hop-by-hop, routing, destination options.
+pub(super) const EXTENSIONS: [i32; 3] = [0, 43, 60];
+const AUTHENTICATION: i32 = 51;
+const V6_FRAGMENT: i32 = 44;
+/// The fragment offset of an IPv6 fragment header, as it lies in memory.
+const V6_FRAGMENT_OFFSET: i32 = 0xf8ff;
+/// A socket's options make three, and the kernel's own cutting a fourth.
+const MOST_EXTENSIONS: usize = 4;
 const SYN_ACK: i32 = 0x12;
 const SYN: i32 = 0x02;
 /// The fragment offset of an IPv4 header, as it lies in memory.
@@ -91,8 +100,62 @@ fn network_v6(a: &mut Asm, l2: i32, outward: bool, other: Label) {
     a.alu(Alu::Mul, R1, R2);
     a.store(Width::Dw, Fp, stack::SLOT, R1);
     a.load(Width::B, R1, Fp, stack::HEADER + 6);
-    a.store(Width::Dw, Fp, stack::TAG, R1);
     a.mov_imm(R2, 40);
+    extensions(a, l2, outward, other);
+}
+
+/// Goes on from the IPv6 header's end (R2), whose next header is R1, to the transport's. The network header on the stack has
+/// been used by then, so that the offset is kept there.
+fn extensions(a: &mut Asm, l2: i32, outward: bool, other: Label) {
+    const OFFSET: i16 = stack::HEADER;
+    let found = a.label();
+    for left in (0..=MOST_EXTENSIONS).rev() {
+        let (alike, fragment, length, next) = (a.label(), a.label(), a.label(), a.label());
+        a.store(Width::Dw, Fp, stack::TAG, R1);
+        let end = if left == 0 { next } else { alike };
+        for extension in EXTENSIONS {
+            a.jump_if_imm(If::Eq, R1, extension, end);
+        }
+        a.jump_if_imm(If::Eq, R1, V6_FRAGMENT, end);
+        a.jump_if_imm(If::Ne, R1, AUTHENTICATION, found);
+        if left == 0 {
+            // Whoever needs so many hides something: each is one.
+            a.bind(next);
+            if outward {
+                a.mov_imm(R1, NEW_TCP);
+                a.store(Width::Dw, Fp, stack::CONN, R1);
+            }
+            a.jump(other);
+            break;
+        }
+        a.bind(alike);
+        a.store(Width::Dw, Fp, OFFSET, R2);
+        if l2 != 0 {
+            a.alu_imm(Alu::Add, R2, l2);
+        }
+        load_bytes(a, Offset::InR2, stack::TRANSPORT, 8, other);
+        a.load(Width::Dw, R4, Fp, stack::TAG);
+        a.load(Width::B, R1, Fp, stack::TRANSPORT);
+        a.load(Width::B, R3, Fp, stack::TRANSPORT + 1);
+        a.alu_imm(Alu::Add, R3, 1);
+        a.alu_imm(Alu::Lsh, R3, 3);
+        a.jump_if_imm(If::Eq, R4, V6_FRAGMENT, fragment);
+        a.jump_if_imm(If::Ne, R4, AUTHENTICATION, length);
+        // Its length is in other units: 4 (n + 2).
+        a.alu_imm(Alu::Rsh, R3, 1);
+        a.alu_imm(Alu::Add, R3, 4);
+        a.jump(length);
+        a.bind(fragment);
+        // Only the first fragment has ports; it was counted.
+        a.load(Width::H, R3, Fp, stack::TRANSPORT + 2);
+        a.jump_if_imm(If::Set, R3, V6_FRAGMENT_OFFSET, other);
+        a.mov_imm(R3, 8);
+        a.bind(length);
+        a.load(Width::Dw, R2, Fp, OFFSET);
+        a.alu(Alu::Add, R2, R3);
+        a.bind(next);
+    }
+    a.bind(found);
 }
 
 /// R1 = ports and protocol in one word. TCP ends here.
@@ -110,10 +173,13 @@ fn ports(a: &mut Asm, l2: i32, outward: bool, done: Label) {
 
     a.bind(tcp);
     if outward {
-        load_bytes(a, Offset::InR2, stack::TRANSPORT, 14, done);
+        let begins = a.label();
+        // A fragment too short for the flags may hide a SYN.
+        load_bytes(a, Offset::InR2, stack::TRANSPORT, 14, begins);
         a.load(Width::B, R1, Fp, stack::TRANSPORT + 13);
         a.alu_imm(Alu::And, R1, SYN_ACK);
         a.jump_if_imm(If::Ne, R1, SYN, done);
+        a.bind(begins);
         a.mov_imm(R1, NEW_TCP);
         a.store(Width::Dw, Fp, stack::CONN, R1);
     }

@@ -62,7 +62,7 @@ pub struct Owner {
     pub cgroup_id: u64,
     /// Depth below the root of the hierarchy at which the id is found, first and last possible.
     pub levels: (u32, u32),
-    /// Packets without a socket (forwarded ones, the kernel's own) are ours too.
+    /// Packets without a socket (forwarded ones), and the kernel's own, are ours too.
     pub orphans: bool,
 }
 
@@ -216,6 +216,14 @@ fn only_owned(a: &mut Asm, owner: Owner, pass: Label) {
     let ours = a.label();
     a.load(Width::Dw, R1, R6, skb::SK);
     a.jump_if_imm(If::Eq, R1, 0, if owner.orphans { ours } else { pass });
+    if owner.orphans {
+        // What the kernel sends by itself, answers to pings and RSTs, comes from sockets of its own in the root cgroup, which
+        // has nothing at the first level. Whoever sends many pings decides how much that is.
+        a.mov(R1, R6);
+        a.mov_imm(R2, 1);
+        a.call(SKB_ANCESTOR_CGROUP_ID);
+        a.jump_if_imm(If::Eq, R0, 0, ours);
+    }
     a.load_imm64(R8, owner.cgroup_id);
     for level in owner.levels.0..=owner.levels.1 {
         a.mov(R1, R6);
@@ -295,6 +303,7 @@ fn measure(a: &mut Asm, program: Program) {
 /// R1 = length of the network and transport headers; jumps to `unknown` if it is no IP packet.
 fn header_length(a: &mut Asm, l2: i32, unknown: Label) {
     let (v6, udp, transport, sum) = (a.label(), a.label(), a.label(), a.label());
+    let extended = a.label();
     a.load(Width::W, R1, R6, skb::PROTOCOL);
     a.jump_if_imm(If::Eq, R1, IPV6, v6);
     a.jump_if_imm(If::Ne, R1, IPV4, unknown);
@@ -308,6 +317,32 @@ fn header_length(a: &mut Asm, l2: i32, unknown: Label) {
     load_bytes(a, Offset::Fixed(l2), stack::HEADER, 40, unknown);
     a.mov_imm(R1, 40);
     a.load(Width::B, R2, Fp, stack::HEADER + 6);
+    for extension in flow::EXTENSIONS {
+        a.jump_if_imm(If::Eq, R2, extension, extended);
+    }
+    a.jump(transport);
+    a.bind(extended);
+    load_bytes(a, Offset::Fixed(l2 + 40), stack::HEADER, 8, unknown);
+    a.load(Width::B, R1, Fp, stack::HEADER + 1);
+    a.alu_imm(Alu::Add, R1, 1);
+    a.alu_imm(Alu::Lsh, R1, 3);
+    a.alu_imm(Alu::Add, R1, 40);
+    a.load(Width::B, R2, Fp, stack::HEADER);
+    for known in [flow::TCP, flow::UDP] {
+        a.jump_if_imm(If::Eq, R2, known, transport);
+    }
+    // Several extensions: taken to be as long as they can be, what the last segment at least leaves over.
+    a.load(Width::W, R1, R6, skb::LEN);
+    if l2 != 0 {
+        a.alu_imm(Alu::Sub, R1, l2);
+    }
+    a.load(Width::W, R2, R6, skb::GSO_SIZE);
+    a.mov(R3, R9);
+    a.alu_imm(Alu::Sub, R3, 1);
+    a.alu(Alu::Mul, R2, R3);
+    a.jump_if(If::Gt, R2, R1, unknown);
+    a.alu(Alu::Sub, R1, R2);
+    a.jump(sum);
     a.bind(transport);
     a.jump_if_imm(If::Ne, R2, flow::TCP, udp);
     a.store(Width::Dw, Fp, stack::SLOT, R1);

@@ -1,7 +1,7 @@
 //! What sends and answers, run as processes of their own: `traffic send KIND ARGS...`.
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 pub fn main(args: &[String]) {
@@ -11,7 +11,9 @@ pub fn main(args: &[String]) {
         "udp" => udp(arg(1), number(2) as usize, number(3), number(4)),
         "flows" => flows(arg(1), number(2), number(3)),
         "packet" => packet(arg(1), number(2) as usize, number(3), arg(4) == "bypass"),
-        "connects" => connects(arg(1), number(2)),
+        "connects" => connects(arg(1), number(2), number(3) as usize),
+        "behind-options" => behind_options(arg(1), number(2) as usize, number(3) as usize),
+        "pings" => pings(arg(1), number(2) as usize, number(3), number(4)),
         "echo" => echo(arg(1)),
         "probe" => probe(arg(1), number(2)),
         "sink" => sink(arg(1)),
@@ -72,16 +74,41 @@ fn packet(device: &str, size: usize, seconds: u64, bypass: bool) {
     }
 }
 
-/// Connects again and again; prints how often it worked.
-fn connects(to: &str, seconds: u64) {
+/// Connects again and again; prints how often it worked. `options`: over IPv6, with so many bytes before TCP's header.
+fn connects(to: &str, seconds: u64, options: usize) {
     let (begun, mut made) = (Instant::now(), 0);
     let address = to.parse().expect("an address");
     while begun.elapsed() < Duration::from_secs(seconds) {
-        if TcpStream::connect_timeout(&address, Duration::from_millis(20)).is_ok() {
-            made += 1;
-        }
+        let made_one = match address {
+            SocketAddr::V6(to) if options > 0 => crate::sys::connect_behind_options(&to, options).is_ok(),
+            _ => TcpStream::connect_timeout(&address, Duration::from_millis(20)).is_ok(),
+        };
+        made += u32::from(made_one);
     }
     println!("{made}");
+}
+
+/// One connection over IPv6 with so many bytes before TCP's header, and `bytes` over it.
+fn behind_options(to: &str, options: usize, bytes: usize) {
+    let to = to.parse().expect("an address of IPv6");
+    let mut stream = crate::sys::connect_behind_options(&to, options).expect("connects");
+    stream.write_all(&vec![0; bytes]).expect("sends");
+    stream.shutdown(std::net::Shutdown::Write).expect("ends");
+    // Until the other side has read all of it.
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+}
+
+/// Asks for an echo of `size` bytes, `per_second`.
+fn pings(to: &str, size: usize, per_second: u64, seconds: u64) {
+    let socket = crate::sys::icmp().expect("a raw socket");
+    let mut message = vec![0u8; size];
+    message[0] = 8;
+    // The checksum: nothing but the type differs from 0.
+    message[2] = !8;
+    message[3] = 0xff;
+    paced(per_second, seconds, || {
+        let _ = socket.send_to(&message, (to, 0));
+    });
 }
 
 /// Small requests to an echo, one after another; prints how many were answered, and the median and the 99th

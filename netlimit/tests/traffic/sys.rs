@@ -1,8 +1,8 @@
-//! AF_PACKET sockets.
+//! Sockets that std has no words for.
 
 use std::ffi::CString;
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddrV6, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 pub struct PacketSocket(OwnedFd);
@@ -66,6 +66,56 @@ pub fn map_exists(id: u32) -> bool {
     // SAFETY: a new descriptor, nobody else's; it is closed at once.
     drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
     true
+}
+
+/// For whole ICMP messages; the port of an address is without meaning.
+pub fn icmp() -> io::Result<UdpSocket> {
+    socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP).map(UdpSocket::from)
+}
+
+fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Connects with `options` bytes (a multiple of 8, up to 256) of destination options between the headers of IPv6 and TCP.
+/// Waits for 20 ms.
+pub fn connect_behind_options(to: &SocketAddrV6, options: usize) -> io::Result<TcpStream> {
+    const SKIPPED_IF_UNKNOWN: u8 = 0x1e;
+    let fd = socket(libc::AF_INET6, libc::SOCK_STREAM, 0)?;
+    let mut header = vec![0u8; options];
+    header[1..4].copy_from_slice(&[(options / 8 - 1) as u8, SKIPPED_IF_UNKNOWN, (options - 4) as u8]);
+    let wait = libc::timeval { tv_sec: 0, tv_usec: 20_000 };
+    // SAFETY: an all-zero sockaddr_in6 is a valid value of that plain C type.
+    let mut address: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+    address.sin6_family = libc::AF_INET6 as u16;
+    address.sin6_port = to.port().to_be();
+    address.sin6_addr.s6_addr = to.ip().octets();
+    // SAFETY: all arguments are live and of the sizes given.
+    let r = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_DSTOPTS,
+            header.as_ptr().cast(),
+            options as u32,
+        ) | libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDTIMEO,
+            std::ptr::from_ref(&wait).cast(),
+            size_of_val(&wait) as u32,
+        ) | libc::connect(fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), size_of_val(&address) as u32)
+    };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(TcpStream::from(fd))
 }
 
 /// Needs CAP_NET_ADMIN where another one is the default.

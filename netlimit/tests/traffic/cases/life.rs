@@ -72,7 +72,7 @@ pub fn leaves_nothing() -> Outcome {
 }
 
 /// The kernel frees programs and maps after a grace period.
-fn wait_until_gone(map_id: u32) {
+pub fn wait_until_gone(map_id: u32) {
     for _ in 0..500 {
         if !crate::sys::map_exists(map_id) {
             return;
@@ -94,6 +94,17 @@ pub fn refusals() -> Outcome {
     let nowhere = netlimit::Target { cgroup2: None, ..c.target() };
     let e = netlimit::attach(&rate, &nowhere).expect_err("no cgroup2");
     assert!(e.to_string().starts_with("net.egress-rate: no cgroup2 hierarchy"), "{e}");
+    // A name is refused that says nothing to a container which runs, unless an older change said it.
+    let c = Container::wired(Network::Private);
+    let known = Limits { priority: Some([("eth0".to_string(), 1)].into()), ..Limits::default() };
+    let record = c.limit(&known);
+    netlimit::check_live(&known, &record, Some(c.netns().as_fd())).expect("eth0 is there");
+    let e = netlimit::check_live(&prio, &record, Some(c.netns().as_fd())).expect_err("no such interface");
+    assert_eq!(e.to_string(), "net.priority: the container has no interface nosuch0");
+    netlimit::detach(&record).expect("detaches");
+    let record = c.limit(&prio);
+    netlimit::check_live(&prio, &record, Some(c.netns().as_fd())).expect("was said before");
+    netlimit::detach(&record).expect("detaches");
     // Nothing asked for costs nothing.
     let record = netlimit::attach(&Limits::default(), &c.target()).expect("nothing to do");
     assert_eq!((record.map_id, netlimit::counters(&record).expect("reads")), (None, None));

@@ -144,6 +144,58 @@ pub fn macvlan() -> Outcome {
     Outcome::Passed
 }
 
+/// A macvlan comes and goes while the container runs, in updates that end well and in others; on the device below it, which
+/// is the host's, nothing stays.
+pub fn devices_that_were_left() -> Outcome {
+    let c = Container::new(Network::Private);
+    let n = c.n;
+    run(&format!("ip link add h{n} type veth peer name p{n}"));
+    let macvlan = || run(&format!("ip link add m{n} link p{n} netns {} type macvlan mode bridge", c.pid()));
+    if std::panic::catch_unwind(macvlan).is_err() {
+        return Outcome::Skipped("the kernel has no macvlan".into());
+    }
+    let limits = |n| Limits { egress_rate: Some(mbit(n)), ..Limits::default() };
+    let netns = c.netns();
+    let mut record = c.limit(&limits(10));
+    let kinds = |record: &Record| record.links.iter().flatten().map(|l| l.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(&record), [LinkKind::Lower]);
+    // Gone before an update, which no longer sees it.
+    c.inside(&format!("ip link del m{n}"));
+    netlimit::update(&mut record, &limits(11), Some(netns.as_fd())).expect("updates");
+    assert_eq!(kinds(&record), []);
+    netlimit::detach(&record).expect("detaches");
+    life::wait_until_gone(record.map_id.expect("attached"));
+    // Come since, and the update is taken back; or is killed before it could save what it did.
+    for killed in [false, true] {
+        let mut record = c.limit(&limits(10));
+        let saved = record.clone();
+        macvlan();
+        let undo = netlimit::update(&mut record, &limits(11), Some(netns.as_fd())).expect("updates");
+        assert_eq!(kinds(&record), [LinkKind::Lower]);
+        match killed {
+            false => undo.restore(&mut record, Some(netns.as_fd())).expect("restores"),
+            true => netlimit::put_back(&saved, &limits(10), Some(netns.as_fd())).expect("puts back"),
+        }
+        assert_eq!(netlimit::current(&saved).expect("reads"), limits(10));
+        netlimit::detach(&saved).expect("detaches");
+        life::wait_until_gone(saved.map_id.expect("attached"));
+        c.inside(&format!("ip link del m{n}"));
+    }
+    Outcome::Passed
+}
+
+/// What the kernel sends by itself out of a namespace, answers to pings here, is held like the rest.
+pub fn answers_of_the_kernel() -> Outcome {
+    let c = Container::wired(Network::Private);
+    let record = c.limit(&Limits { egress_rate: Some(mbit(10)), ..Limits::default() });
+    let _pings = host_sender(&["pings", &c.address(), "1400", "4000", "60"]);
+    sleep(Duration::from_secs(1));
+    measured("answers to pings, 10 Mbit/s", &record, 1_250_000.0, 1.0, |c| c.bypass_egress.bytes);
+    assert!(counters(&record).bypass_egress.dropped_packets > 0, "it was a flood");
+    netlimit::detach(&record).expect("detaches");
+    Outcome::Passed
+}
+
 /// net_cls and net_prio, where the kernel still has them.
 pub fn v1_tags() -> Outcome {
     let root = std::env::temp_dir().join(format!("netlimit-v1-{}", std::process::id()));

@@ -176,6 +176,42 @@ pub fn new_connections() -> Outcome {
     Outcome::Passed
 }
 
+/// What lies between the headers of IPv6 and of TCP hides no connection, and counts with every segment.
+pub fn extension_headers() -> Outcome {
+    let c = Container::wired(Network::Private);
+    let to = format!("[fd77:{}::1]:5401", c.n);
+    let sink = host_sender(&["sink", &to]);
+    sleep(Duration::from_millis(300));
+    let limits =
+        Limits { new_conns: Some(Cap::At(50)), new_conns_burst: Some(Cap::At(10)), ..Limits::default() };
+    let record = c.limit(&limits);
+    let begun = Instant::now();
+    let made = c.sender(&["connects", &to, "3", "8"]).output();
+    let bound = begun.elapsed().as_secs_f64() * 50.0 + 11.0;
+    println!("     {} TCP connections behind destination options in 3 s", made.trim());
+    let made: f64 = made.trim().parse().expect("a number");
+    assert!(made <= bound && made > 20.0, "{made} of {bound}");
+    netlimit::detach(&record).expect("detaches");
+    drop(sink);
+    let record = c.limit(&only_counting());
+    let _receiver = host_sender(&["receive", &to]);
+    sleep(Duration::from_millis(300));
+    const PAYLOAD: u64 = 20_000_000;
+    for options in [8, 256] {
+        let before = counters(&record).egress;
+        c.sender(&["behind-options", &to, &options.to_string(), &PAYLOAD.to_string()]).output();
+        let after = counters(&record).egress;
+        let (bytes, packets) = (after.bytes - before.bytes, after.packets - before.packets);
+        let headers = (bytes - PAYLOAD) as f64 / packets as f64;
+        println!("     {headers:.1} bytes of headers a packet, with {options} of options");
+        // Ethernet, IPv6, the options, TCP with its time stamps. A packet may be sent again, with its payload.
+        let wanted = 14.0 + 40.0 + options as f64 + 32.0;
+        assert!(headers >= wanted - 1.0 && headers < wanted * 1.1, "{headers} of {wanted}");
+    }
+    netlimit::detach(&record).expect("detaches");
+    Outcome::Passed
+}
+
 /// Megabits per second that iperf3's receiver got, second 2 on.
 fn iperf(c: &Container, into: bool, seconds: u32) -> Option<f64> {
     let host = c.host_address();

@@ -106,8 +106,7 @@ impl Before {
         // Without its processes a container has no interfaces whose limits could be put back.
         let netns = namespace(pid).unwrap_or_default();
         let netns = netns.as_ref().map(AsFd::as_fd);
-        netlimit::update(&mut self.record.clone(), &self.limits, netns).context("network limits")?;
-        Ok(())
+        netlimit::put_back(&self.record, &self.limits, netns).context("network limits")
     }
 }
 
