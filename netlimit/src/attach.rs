@@ -10,11 +10,13 @@ use crate::state::{explain, State};
 use crate::sys::bpf::{self, At, AttachType, ProgType};
 use crate::sys::net;
 
-const PLACES: [(ProgType, AttachType); 4] = [
+const PLACES: [(ProgType, AttachType); 5] = [
     (ProgType::CgroupSkb, AttachType::CgroupEgress),
     (ProgType::CgroupSkb, AttachType::CgroupIngress),
     (ProgType::CgroupSock, AttachType::CgroupSockCreate),
     (ProgType::SockOps, AttachType::CgroupSockOps),
+    // There during an update only.
+    (ProgType::CgroupSockopt, AttachType::CgroupSetsockopt),
 ];
 
 /// Loads a program. If the kernel refuses it, the error ends with the verifier's last words.
@@ -122,38 +124,67 @@ impl Cgroup {
     /// Attaches what is missing: both directions, and the sockets' tags if there are any. A program that can't do
     /// all that is asked for by now is replaced, with no packet in between that no program sees.
     pub fn attach(&self, state: &State) -> Result<()> {
-        for (program, (kind, attach_type)) in wanted(state) {
-            let ours = self.ours(attach_type)?.into_iter().find(|(_, _, map)| *map == state.id());
-            if ours.as_ref().is_some_and(|(_, name, _)| program.is_served_by(name)) {
-                continue;
-            }
-            let prog = load(program, kind, Some(attach_type), state)?;
-            let old = ours.as_ref().map(|(prog, ..)| prog.as_fd());
-            let name = program.name();
-            bpf::attach(self.at(), prog.as_fd(), attach_type, bpf::ALLOW_MULTI, old).map_err(|e| match e
-                .raw_os_error()
-            {
+        wanted(state).try_for_each(|(program, place)| self.put(state, program, place))
+    }
+
+    fn put(
+        &self,
+        state: &State,
+        program: Program,
+        (kind, attach_type): (ProgType, AttachType),
+    ) -> Result<()> {
+        let ours = self.ours(attach_type)?.into_iter().find(|(_, _, map)| *map == state.id());
+        if ours.as_ref().is_some_and(|(_, name, _)| program.is_served_by(name)) {
+            return Ok(());
+        }
+        let prog = load(program, kind, Some(attach_type), state)?;
+        let old = ours.as_ref().map(|(prog, ..)| prog.as_fd());
+        let name = program.name();
+        bpf::attach(self.at(), prog.as_fd(), attach_type, bpf::ALLOW_MULTI, old).map_err(|e| {
+            match e.raw_os_error() {
                 Some(libc::EPERM) => Error::new(
                     Kind::Busy,
                     format!("{name}: a program attached to a cgroup further up allows no other beside it"),
                 ),
                 _ => Error::from(e).context(format!("attaching {name} to the cgroup")),
-            })?;
+            }
+        })
+    }
+
+    /// Whether TCP's connections are paced here, those at least that are younger than the program.
+    pub fn paces(&self) -> Result<bool> {
+        Ok(!self.ours(AttachType::CgroupSockOps)?.is_empty())
+    }
+
+    /// Attaches [`Program::Adopt`] for a while.
+    pub fn adopt(&self, state: &State) -> Result<Adopting<'_>> {
+        self.put(state, Program::Adopt, PLACES[4])?;
+        Ok(Adopting(self))
+    }
+
+    fn take(&self, attach_type: AttachType) -> Result<()> {
+        for (prog, ..) in self.ours(attach_type)? {
+            match bpf::detach(self.at(), prog.as_fd(), attach_type) {
+                Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
+                    return Err(e).with_context(|| "detaching from the cgroup")
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
 
     pub fn detach(&self) -> Result<()> {
-        for (_, attach_type) in PLACES {
-            for (prog, ..) in self.ours(attach_type)? {
-                match bpf::detach(self.at(), prog.as_fd(), attach_type) {
-                    Err(e) if e.raw_os_error() != Some(libc::ENOENT) => {
-                        return Err(e).with_context(|| "detaching from the cgroup")
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
+        PLACES.into_iter().try_for_each(|(_, attach_type)| self.take(attach_type))
+    }
+}
+
+/// As long as it lives connections can be adopted.
+pub struct Adopting<'a>(&'a Cgroup);
+
+impl Drop for Adopting<'_> {
+    fn drop(&mut self) {
+        // Left behind it would do no harm; the next one takes its place.
+        let _ = self.0.take(AttachType::CgroupSetsockopt);
     }
 }

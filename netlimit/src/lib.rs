@@ -17,6 +17,7 @@ mod limits;
 mod links;
 mod netlink;
 mod record;
+mod sockets;
 mod state;
 #[allow(unsafe_code)]
 mod sys;
@@ -207,7 +208,12 @@ impl Undo {
             return Ok(());
         }
         let (Some(settings), Some(state)) = (self.settings, state(record)?) else { return Ok(()) };
+        let (was, fixed) = (state.limits(), state.fixed_paces());
         state.restore(&settings);
+        if fixed {
+            state.note_fixed_paces();
+        }
+        follow(record, &state, &was, true);
         if let Some(netns) = netns {
             attach_links(record, netns)?;
         }
@@ -265,6 +271,11 @@ fn change_all(
     found: Option<State>,
     netns: Option<BorrowedFd<'_>>,
 ) -> Result<tags::Before> {
+    let was = found.as_ref().map(State::limits).unwrap_or_default();
+    let paced = match &record.cgroup2 {
+        Some(path) if found.is_some() => cgroup(path)?.paces()?,
+        _ => false,
+    };
     let tags = match found {
         None => begin(record, change)?,
         Some(state) => {
@@ -282,9 +293,24 @@ fn change_all(
         read_back(record, wanted)
     };
     match finish(record) {
-        Ok(()) => Ok(tags),
+        Ok(()) => {
+            if let Some(state) = state(record)? {
+                follow(record, &state, &was, paced);
+            }
+            Ok(tags)
+        }
         Err(e) => tags.restore().and(Err(e)),
     }
+}
+
+/// Has the sockets follow that are older than a change. `paced`: TCP's connections are known to the program.
+fn follow(record: &Record, state: &State, was: &Limits, paced: bool) {
+    let (Some(path), now) = (&record.cgroup2, state.limits()) else { return };
+    let fixed = state.fixed_paces() && was.egress_rate != now.egress_rate;
+    if fixed || (!paced && now.egress_rate.is_some()) {
+        sockets::pace(path, state);
+    }
+    sockets::retag(path, was.classid.unwrap_or(0), now.classid.unwrap_or(0));
 }
 
 fn read_back(record: &Record, wanted: &Limits) -> Result<()> {
@@ -324,7 +350,7 @@ pub fn counters(record: &Record) -> Result<Option<Counters>> {
     Ok(state(record)?.map(|s| s.counters()))
 }
 
-/// Removes everything [`attach`], [`attach_links`] and [`update`] put anywhere. Idempotent; what is already gone
+/// Removes everything [`attach`], [`attach_links`] and [`update`] put anywhere, from sockets too. Idempotent; what is already gone
 /// (a removed cgroup, a vanished veth) is no error. The v1 tags go with their cgroups.
 pub fn detach(record: &Record) -> Result<()> {
     let Some(path) = &record.cgroup2 else { return Ok(()) };
@@ -341,7 +367,11 @@ pub fn detach(record: &Record) -> Result<()> {
             None => {}
         }
     }
-    cgroup.map_or(Ok(()), |c| c.detach())
+    let Some(cgroup) = cgroup else { return Ok(()) };
+    if let Some(state) = cgroup.state()? {
+        sockets::let_go(path, &state);
+    }
+    cgroup.detach()
 }
 
 #[cfg(test)]

@@ -103,6 +103,15 @@ impl State {
         }
     }
 
+    /// Whether connections have a pace that no program changes.
+    pub fn fixed_paces(&self) -> bool {
+        self.flag(at::FLAG_FIXED_PACES)
+    }
+
+    pub fn note_fixed_paces(&self) {
+        self.set(at::OFF_FLAGS as usize, self.get(at::OFF_FLAGS as usize) | at::FLAG_FIXED_PACES);
+    }
+
     /// What the programs have to be able to do.
     pub fn features(&self) -> Features {
         let conns = self.get((bucket(Side::Egress, What::Conns) + at::BUCKET_ASKED_RATE) as usize) != 0;
@@ -181,6 +190,7 @@ impl State {
             (table, at::FLAG_TABLE),
             (all.ingress_mode == Some(IngressMode::Queue), at::FLAG_QUEUE),
             (self.flag(at::FLAG_LINK_FIRST), at::FLAG_LINK_FIRST),
+            (self.flag(at::FLAG_FIXED_PACES), at::FLAG_FIXED_PACES),
         ];
         let flags = bits.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum();
         self.set(at::OFF_FLAGS as usize, flags);

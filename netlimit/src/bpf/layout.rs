@@ -25,6 +25,8 @@ pub const FLAG_QUEUE: u64 = 8;
 pub const FLAG_LOOPBACK_ASKED: u64 = 16;
 /// Not read by a program: packets towards the container pass the host's device before the cgroup.
 pub const FLAG_LINK_FIRST: u64 = 32;
+/// Not read by a program: some connections have a fixed pace, and have to be told of every change.
+pub const FLAG_FIXED_PACES: u64 = 64;
 
 /// A bucket: cache lines of its own, since every packet writes its `TAT`.
 pub const BUCKET_COST: i16 = 0;

@@ -26,6 +26,7 @@ mod skb {
 const KTIME_GET_NS: i32 = 5;
 const SKB_LOAD_BYTES: i32 = 26;
 const SETSOCKOPT: i32 = 49;
+const GETSOCKOPT: i32 = 57;
 const SOCK_OPS_CB_FLAGS_SET: i32 = 59;
 const SKB_ANCESTOR_CGROUP_ID: i32 = 83;
 
@@ -83,6 +84,8 @@ pub enum Program {
     SocketTags,
     /// Has TCP spread over time what it sends.
     Pace,
+    /// Has [`Program::Pace`] called for a connection that is older than it, when asked by a setsockopt().
+    Adopt,
     /// At the host's device, packets that leave the container through its interface `inner_ifindex`.
     LinkEgress {
         owner: Owner,
@@ -102,6 +105,7 @@ impl Program {
         match self {
             Program::SocketTags => socket_tags(&mut a),
             Program::Pace => pace(&mut a),
+            Program::Adopt => adopt(&mut a),
             _ => packet(&mut a, self),
         }
         a.finish()
@@ -115,6 +119,7 @@ impl Program {
             Program::CgroupIngress(_) => "in",
             Program::SocketTags => "sock",
             Program::Pace => "pace",
+            Program::Adopt => "late",
             Program::LinkEgress { .. } => "lout",
             Program::LinkIngress => "lin",
         };
@@ -137,13 +142,15 @@ impl Program {
             Program::CgroupEgress(f) | Program::LinkEgress { features: f, .. } => f,
             // Nothing that comes in is tagged.
             Program::CgroupIngress(f) => Features { tags: false, ..f },
-            Program::SocketTags | Program::Pace | Program::LinkIngress => Features::default(),
+            Program::SocketTags | Program::Pace | Program::Adopt | Program::LinkIngress => {
+                Features::default()
+            }
         }
     }
 
     pub(super) fn side(self) -> Side {
         match self {
-            Program::CgroupEgress(_) | Program::SocketTags | Program::Pace => Side::Egress,
+            Program::CgroupEgress(_) | Program::SocketTags | Program::Pace | Program::Adopt => Side::Egress,
             Program::CgroupIngress(_) => Side::Ingress,
             Program::LinkEgress { .. } => Side::LinkEgress,
             Program::LinkIngress => Side::LinkIngress,
@@ -165,7 +172,7 @@ impl Program {
         match self {
             // 2 is "dropped, congestion": TCP learns of it at once and applications get no error; 0 would be EPERM.
             Program::CgroupEgress(_) => (1, 2),
-            Program::CgroupIngress(_) | Program::SocketTags | Program::Pace => (1, 0),
+            Program::CgroupIngress(_) | Program::SocketTags | Program::Pace | Program::Adopt => (1, 0),
             // -1 lets the next program or filter decide; 2 is TC_ACT_SHOT and TCX_DROP.
             Program::LinkEgress { .. } | Program::LinkIngress => (-1, 2),
         }
@@ -568,6 +575,60 @@ fn socket_tags(a: &mut Asm) {
     a.exit(1);
 }
 
+/// A packet of 64 KB a tenth of a second: TCP on a short path makes such packets whatever the rate, and waits after each
+/// for as long as it takes at the rate of that moment.
+pub(crate) const LEAST_PACE: i32 = 655_360;
+/// BPF_SOCK_OPS_RTT_CB_FLAG.
+const WANT_ROUND_TRIPS: i32 = 1 << 3;
+/// TCP_BPF_SOCK_OPS_CB_FLAGS, an option of TCP's that the kernel has for programs alone, from Linux 6.12 on.
+pub(crate) const CALLBACK_FLAGS: i32 = 1008;
+
+/// At setsockopt(): whoever asks for that option gets [`pace`] called for his connection from now on. It is refused (EPERM)
+/// where the kernel doesn't know how; of a socket that belongs to no cgroup of ours the kernel itself says ENOPROTOOPT.
+fn adopt(a: &mut Asm) {
+    /// `struct bpf_sockopt`.
+    const SK: i16 = 0;
+    const LEVEL: i16 = 24;
+    const OPTNAME: i16 = 28;
+    const OPTLEN: i16 = 32;
+    const PAGE: i32 = 4096;
+    let (others, refused, end) = (a.label(), a.label(), a.label());
+    a.load(Width::W, R1, R6, LEVEL);
+    a.jump_if_imm(If::Ne, R1, flow::TCP, others);
+    a.load(Width::W, R1, R6, OPTNAME);
+    a.jump_if_imm(If::Ne, R1, CALLBACK_FLAGS, others);
+    for helper in [GETSOCKOPT, SETSOCKOPT] {
+        a.load(Width::Dw, R1, R6, SK);
+        a.mov_imm(R2, flow::TCP);
+        a.mov_imm(R3, CALLBACK_FLAGS);
+        a.mov(R4, Fp);
+        a.alu_imm(Alu::Add, R4, i32::from(stack::NOW));
+        a.mov_imm(R5, 4);
+        a.call(helper);
+        a.jump_if_imm(If::Ne, R0, 0, refused);
+        if helper == GETSOCKOPT {
+            // Others may want callbacks of their own.
+            a.load(Width::W, R1, Fp, stack::NOW);
+            a.alu_imm(Alu::Or, R1, WANT_ROUND_TRIPS);
+            a.store(Width::W, Fp, stack::NOW, R1);
+        }
+    }
+    // Done: not to be passed on to the kernel.
+    a.mov_imm(R1, -1);
+    a.store(Width::W, R6, OPTLEN, R1);
+    a.exit(1);
+    a.bind(refused);
+    a.exit(0);
+    a.bind(others);
+    // More than a page isn't shown to programs, and the kernel wants to hear that none was looked at.
+    a.load(Width::W, R1, R6, OPTLEN);
+    a.jump_if_imm(If::Le, R1, PAGE, end);
+    a.mov_imm(R1, 0);
+    a.store(Width::W, R6, OPTLEN, R1);
+    a.bind(end);
+    a.exit(1);
+}
+
 /// Asks TCP to send at a rate that follows how full the bucket is: the limit when it is half full, twice as much with every
 /// sixteenth more and half as much with every sixteenth less. So one flow gets the limit, several share it, and the bucket
 /// is hardly ever empty. An empty one costs dear: TCP that has nothing under way tries again after 200 ms, and so
@@ -581,12 +642,8 @@ fn pace(a: &mut Asm) {
     const ACTIVE_ESTABLISHED: i32 = 4;
     const PASSIVE_ESTABLISHED: i32 = 5;
     const ROUND_TRIP: i32 = 12;
-    const WANT_ROUND_TRIPS: i32 = 1 << 3;
     const SOL_SOCKET: i32 = 1;
     const SO_MAX_PACING_RATE: i32 = 47;
-    /// A packet of 64 KB a tenth of a second: TCP on a short path makes such packets whatever the rate, and waits after each
-    /// for as long as it takes at the rate of that moment.
-    const LEAST: i32 = 655_360;
     let (begin, follow, ahead, some, enough, set, end) =
         (a.label(), a.label(), a.label(), a.label(), a.label(), a.label(), a.label());
     let bytes = bucket(Side::Egress, What::Bytes);
@@ -632,8 +689,8 @@ fn pace(a: &mut Asm) {
     a.alu_imm(Alu::And, R2, 31);
     a.alu(Alu::Lsh, R9, R2);
     a.alu_imm(Alu::Rsh, R9, 8);
-    a.jump_if_imm(If::Ge, R9, LEAST, enough);
-    a.mov_imm(R9, LEAST);
+    a.jump_if_imm(If::Ge, R9, LEAST_PACE, enough);
+    a.mov_imm(R9, LEAST_PACE);
     a.bind(enough);
     a.jump_if(If::Ge, R9, R8, set);
     a.mov(R8, R9);

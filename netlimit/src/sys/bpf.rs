@@ -27,6 +27,7 @@ pub enum ProgType {
     CgroupSkb = 8,
     CgroupSock = 9,
     SockOps = 13,
+    CgroupSockopt = 25,
 }
 
 /// `enum bpf_attach_type`.
@@ -37,6 +38,7 @@ pub enum AttachType {
     CgroupEgress = 1,
     CgroupSockCreate = 2,
     CgroupSockOps = 3,
+    CgroupSetsockopt = 22,
     TcxIngress = 46,
     TcxEgress = 47,
 }

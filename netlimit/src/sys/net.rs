@@ -1,4 +1,4 @@
-//! Network namespaces, netlink sockets, cgroup ids.
+//! Network namespaces, netlink sockets, cgroup ids, options of other processes' sockets.
 
 use std::ffi::CString;
 use std::io;
@@ -118,4 +118,74 @@ pub fn monotonic_ns() -> u64 {
     // SAFETY: `t` is live; the clock exists on every kernel, so the call can't fail.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+/// An option of a socket whose value is one word.
+#[derive(Debug, Clone, Copy)]
+pub struct Sockopt {
+    pub level: i32,
+    pub name: i32,
+}
+
+impl Sockopt {
+    pub const DOMAIN: Sockopt = Sockopt { level: libc::SOL_SOCKET, name: libc::SO_DOMAIN };
+    pub const PROTOCOL: Sockopt = Sockopt { level: libc::SOL_SOCKET, name: libc::SO_PROTOCOL };
+    pub const MARK: Sockopt = Sockopt { level: libc::SOL_SOCKET, name: libc::SO_MARK };
+    pub const PRIORITY: Sockopt = Sockopt { level: libc::SOL_SOCKET, name: libc::SO_PRIORITY };
+    pub const MAX_PACING_RATE: Sockopt = Sockopt { level: libc::SOL_SOCKET, name: libc::SO_MAX_PACING_RATE };
+}
+
+pub fn get(socket: BorrowedFd<'_>, option: Sockopt) -> io::Result<u32> {
+    let (mut value, mut size) = (0u32, size_of::<u32>() as libc::socklen_t);
+    // SAFETY: the value is live, writable and of the size given.
+    let r = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            option.level,
+            option.name,
+            std::ptr::from_mut(&mut value).cast(),
+            &mut size,
+        )
+    };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(value)
+}
+
+pub fn set(socket: BorrowedFd<'_>, option: Sockopt, value: u32) -> io::Result<()> {
+    // SAFETY: the value is live and of the size given.
+    let r = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            option.level,
+            option.name,
+            std::ptr::from_ref(&value).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        )
+    };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    new_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// Another process's descriptor as one of ours (5.6 or later).
+pub fn pidfd_getfd(process: BorrowedFd<'_>, number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    new_fd(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
+}
+
+/// What a system call returned that makes a descriptor.
+fn new_fd(result: libc::c_long) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
 }

@@ -20,12 +20,14 @@ pub const ALL: &[Case] = &[
     ("packets_per_second", rates::packets_per_second),
     ("tcp_cubic_both_ways", rates::tcp_cubic_both_ways),
     ("tcp_is_spread", rates::tcp_is_spread),
+    ("older_connections_are_spread", rates::older_connections_are_spread),
     ("queue_mode", rates::queue_mode),
     ("small_packets_get_through", rates::small_packets_get_through),
     ("af_packet_is_held", places::af_packet_is_held),
     ("live_change_and_undo", life::live_change_and_undo),
     ("new_connections", rates::new_connections),
     ("tags", places::tags),
+    ("tags_of_older_sockets", places::tags_of_older_sockets),
     ("beside_others", places::beside_others),
     ("leaves_nothing", life::leaves_nothing),
     ("refusals", life::refusals),
@@ -76,6 +78,15 @@ fn assert_near(what: &str, got: f64, wanted: f64, percent: f64) {
     let error = (got / wanted - 1.0) * 100.0;
     println!("     {what}: {got:.0} of {wanted:.0} ({error:+.2} %)");
     assert!(error.abs() <= percent, "{what}: off by more than {percent} %");
+}
+
+/// What a device of the host's has received. /sys shows the devices of the namespace it was mounted in; /proc/self those of
+/// ours.
+fn device_bytes(device: &str) -> u64 {
+    let devices = std::fs::read_to_string("/proc/self/net/dev").expect("reads");
+    let line =
+        devices.lines().find_map(|l| l.trim().strip_prefix(&format!("{device}:"))).expect("the device");
+    line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
 }
 
 fn mbit(n: u64) -> Cap {

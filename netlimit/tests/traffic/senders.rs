@@ -13,6 +13,7 @@ pub fn main(args: &[String]) {
         "packet" => packet(arg(1), number(2) as usize, number(3), arg(4) == "bypass"),
         "connects" => connects(arg(1), number(2), number(3) as usize),
         "behind-options" => behind_options(arg(1), number(2) as usize, number(3) as usize),
+        "marks" => marks(number(1)),
         "pings" => pings(arg(1), number(2) as usize, number(3), number(4)),
         "echo" => echo(arg(1)),
         "probe" => probe(arg(1), number(2)),
@@ -96,6 +97,20 @@ fn behind_options(to: &str, options: usize, bytes: usize) {
     stream.shutdown(std::net::Shutdown::Write).expect("ends");
     // Until the other side has read all of it.
     let _ = std::io::copy(&mut stream, &mut std::io::sink());
+}
+
+/// Prints the mark of a socket, and again whenever it has changed, until there is none any more.
+fn marks(seconds: u64) {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("binds");
+    let (begun, mut last) = (Instant::now(), u32::MAX);
+    while last != 0 && begun.elapsed() < Duration::from_secs(seconds) {
+        let mark = crate::sys::mark(&socket).expect("a mark");
+        if mark != last {
+            println!("{mark:x}");
+        }
+        last = mark;
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Asks for an echo of `size` bytes, `per_second`.

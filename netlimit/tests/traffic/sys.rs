@@ -83,6 +83,18 @@ fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+pub fn mark(socket: &UdpSocket) -> io::Result<u32> {
+    let (mut mark, mut size) = (0u32, size_of::<u32>() as libc::socklen_t);
+    let value = std::ptr::from_mut(&mut mark).cast();
+    // SAFETY: the value is live, writable and of the size given.
+    let r =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MARK, value, &mut size) };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(mark)
+}
+
 /// Connects with `options` bytes (a multiple of 8, up to 256) of destination options between the headers of IPv6 and TCP.
 /// Waits for 20 ms.
 pub fn connect_behind_options(to: &SocketAddrV6, options: usize) -> io::Result<TcpStream> {

@@ -59,6 +59,28 @@ pub fn tags() -> Outcome {
     Outcome::Passed
 }
 
+/// Sockets made under one class go along to another one, back, and to none.
+pub fn tags_of_older_sockets() -> Outcome {
+    let c = Container::wired(Network::Private);
+    let class = |id| Limits { classid: Some(id), ..Limits::default() };
+    let mut record = c.limit(&class(0x1_0010));
+    let sender = c.sender(&["marks", "60"]);
+    sleep(Duration::from_millis(500));
+    let mut update = |id| {
+        let undo = netlimit::update(&mut record, &class(id), Some(c.netns().as_fd())).expect("updates");
+        sleep(Duration::from_millis(200));
+        (undo, record.clone())
+    };
+    update(0x1_0020);
+    let (undo, mut changed) = update(0x1_0030);
+    undo.restore(&mut changed, Some(c.netns().as_fd())).expect("restores");
+    sleep(Duration::from_millis(200));
+    update(0);
+    assert_eq!(sender.output(), "10010\n10020\n10030\n10020\n0\n");
+    netlimit::detach(&record).expect("detaches");
+    Outcome::Passed
+}
+
 /// A clsact filter, a root qdisc and a program that others put there stay as they are.
 pub fn beside_others() -> Outcome {
     let c = Container::wired(Network::Private);
@@ -96,13 +118,7 @@ pub fn shared_namespace() -> Outcome {
     let (_a, _b) = (pod.sender(&flow), other.sender_in(&pod, &flow));
     let _c = other.sender_in(&pod, &["packet", "eth0", "500", "30", "bypass"]);
     sleep(Duration::from_secs(1));
-    // /sys shows the devices of the namespace it was mounted in; /proc/self those of ours.
-    let received = || {
-        let devices = std::fs::read_to_string("/proc/self/net/dev").expect("reads");
-        let name = format!("h{}:", pod.n);
-        let words = devices.lines().find_map(|l| l.trim().strip_prefix(&name)).expect("the device");
-        words.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).expect("a number")
-    };
+    let received = || device_bytes(&format!("h{}", pod.n));
     let (begun, before) = (Instant::now(), received());
     measured("the limited one", &record, 1_250_000.0, 1.0, |c| c.egress.bytes);
     let both = (received() - before) as f64 / begun.elapsed().as_secs_f64();
