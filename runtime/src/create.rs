@@ -374,7 +374,8 @@ pub fn disown_cgroup(container: &mut Container) {
 /// Sets the knobs that a cgroup isn't made with, once it is there.
 pub fn limit(container: &mut Container, knobs: &mut crate::knobs::Applied, cgroup: &Cgroup) -> Result<()> {
     let done = knobs.apply(cgroup);
-    container.state.cgroup = Some(cgroup.location().clone());
+    // A rootless caller may have been allowed to make none: then there is none that holds the processes.
+    container.state.cgroup = Some(cgroup.location().clone()).filter(|l| !l.branches.is_empty());
     container.state.knobs = knobs.saved.clone();
     done
 }

@@ -491,19 +491,26 @@ pub fn check_id(id: &str) -> Result<()> {
 /// Whether that very process still runs. A zombie doesn't.
 pub fn is_alive(process: ProcessId) -> bool {
     match stat(process.pid) {
-        Some((state, start_time)) => start_time == process.start_time && !matches!(state, b'Z' | b'X' | b'x'),
+        Some((state, _, start_time)) => {
+            start_time == process.start_time && !matches!(state, b'Z' | b'X' | b'x')
+        }
         None => false,
     }
 }
 
 /// Names a running process for `state.json`.
 pub fn identify(pid: i32) -> Result<ProcessId> {
-    let (_, start_time) = stat(pid)
+    let (_, _, start_time) = stat(pid)
         .ok_or_else(|| Error::new(Kind::State, format!("process {pid} ended before it was ready")))?;
     Ok(ProcessId { pid, start_time })
 }
 
-fn stat(pid: i32) -> Option<(u8, u64)> {
+/// The parent of a process.
+pub fn parent(pid: i32) -> Option<i32> {
+    stat(pid).map(|(_, parent, _)| parent)
+}
+
+fn stat(pid: i32) -> Option<(u8, i32, u64)> {
     use std::io::Read;
     // It comes with one read: some fifty numbers of at most twenty digits, and a short name.
     let mut text = [0u8; 1536];
@@ -511,13 +518,13 @@ fn stat(pid: i32) -> Option<(u8, u64)> {
     parse_stat(&text[..length])
 }
 
-/// State and start time from `/proc/PID/stat`; the name in parentheses may hold anything.
-fn parse_stat(text: &[u8]) -> Option<(u8, u64)> {
+/// State, parent and start time from `/proc/PID/stat`; the name in parentheses may hold anything.
+fn parse_stat(text: &[u8]) -> Option<(u8, i32, u64)> {
     let end = text.iter().rposition(|&b| b == b')')?;
     let rest = std::str::from_utf8(text.get(end + 2..)?).ok()?;
     let mut fields = rest.split(' ');
     let state = *fields.next()?.as_bytes().first()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    Some((state, fields.next()?.parse().ok()?, fields.nth(17)?.parse().ok()?))
 }
 
 /// Makes the fifo on which init waits, and opens it so that the open end is its only reader.
@@ -549,7 +556,7 @@ mod tests {
     #[test]
     fn stat_survives_a_hostile_name() {
         let text = b"42 (a) Z 1 (b) S 1 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2 3";
-        assert_eq!(parse_stat(text), Some((b'S', 987_654)));
+        assert_eq!(parse_stat(text), Some((b'S', 1, 987_654)));
         assert_eq!(parse_stat(b"42 (x"), None);
     }
 

@@ -146,6 +146,51 @@ fn limits_that_cannot_be_set_are_an_error() {
     runtime(&c, &["run", &c.id]).fails();
 }
 
+/// Who may make no cgroup has his container's processes listed and killed all the same: those of its pid namespace, or what descends from
+/// its first process where it has none of its own.
+#[test]
+fn without_a_cgroup_all_of_a_container_is_found() {
+    if !allowed() {
+        skip!("plain users may not make user namespaces here");
+    }
+    if integration::peer() != integration::Peer::Hydra {
+        skip!("others know no disabled cgroups, and list none");
+    }
+    for (n, (flags, shared)) in [
+        (&[][..], false),
+        (&[], true),
+        (&["--cgroup-manager", "disabled"], false),
+        (&["--cgroup-manager", "disabled"], true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut c = container(&format!("rootlessfound{n}"), "sleep 1000 & sleep 1000; :");
+        if shared {
+            c.bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid");
+            let proc = mount("/proc", "none", "/proc", &["rbind"]);
+            for m in c.bundle.config["mounts"].as_array_mut().unwrap() {
+                if m["destination"] == "/proc" {
+                    *m = proc.clone();
+                }
+            }
+            c.bundle.write();
+        }
+        let with = |args: &[&str]| runtime(&c, &[flags, args].concat());
+        with(&["create", &c.id]).ok();
+        with(&["start", &c.id]).ok();
+        let listed = || {
+            let out = with(&["ps", "--format", "json", &c.id]).ok();
+            serde_json::from_str::<Option<Vec<i32>>>(&out.stdout).unwrap().unwrap_or_default()
+        };
+        integration::eventually("three processes", || listed().len() == 3);
+        let all = listed();
+        with(&["kill", &c.id, "KILL"]).ok();
+        integration::eventually("the end of all", || all.iter().all(|p| !integration::host::alive(*p)));
+        with(&["delete", &c.id]).ok();
+    }
+}
+
 /// Root of a user namespace that somebody else made keeps its state with that user's things: by runc's rules, which go by `$USER`.
 /// Podman's conmon has none.
 #[test]

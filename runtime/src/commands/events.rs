@@ -20,7 +20,9 @@ pub fn run(setting: &Setting, id: &str, once: bool, interval: Duration) -> Resul
         return Err(Error::new(Kind::State, format!("container with id {id} is not running")));
     }
     let location = container.state.cgroup.as_ref().ok_or_else(|| {
-        Error::unsupported("events: the container has no cgroup (--cgroup-manager disabled)")
+        Error::unsupported(
+            "events: the container has no cgroup (--cgroup-manager disabled, or no right to make one)",
+        )
     })?;
     let cgroup = Cgroup::open(location).context("unable to get container cgroup stats")?;
     let network =

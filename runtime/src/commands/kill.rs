@@ -65,13 +65,18 @@ pub fn signal_init(init: ProcessId, signal: i32) -> Result<()> {
     }
 }
 
-/// To every process in the container's cgroup.
+/// To every process in the container's cgroup, or to those that are known without one.
 pub fn signal_all(container: &Container, signal: i32) -> Result<()> {
     let Some(location) = &container.state.cgroup else {
-        return match container.state.init {
-            Some(init) if crate::state::is_alive(init) => signal_init(init, signal),
-            _ => Ok(()),
-        };
+        for process in
+            super::ps::without_cgroup(container).into_iter().filter_map(|p| crate::state::identify(p).ok())
+        {
+            match signal_init(process, signal) {
+                Err(e) if e.kind() == Kind::State => {}
+                other => other?,
+            }
+        }
+        return Ok(());
     };
     match Cgroup::open(location) {
         Ok(cgroup) => match signal {

@@ -36,7 +36,9 @@ pub fn resume(setting: &Setting, id: &str) -> Result<u8> {
 fn open(container: &Container) -> Result<Cgroup> {
     match &container.state.cgroup {
         Some(location) => Cgroup::open(location).context("opening the container's cgroup"),
-        None => Err(Error::unsupported("the container has no cgroup of its own (--cgroup-manager disabled)")),
+        None => Err(Error::unsupported(
+            "the container has no cgroup of its own (--cgroup-manager disabled, or no right to make one)",
+        )),
     }
 }
 

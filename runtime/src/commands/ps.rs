@@ -7,14 +7,13 @@ use cgroup::Cgroup;
 use super::{print, Setting};
 use crate::cli::Format;
 use crate::error::{Context, Error, Kind, Result};
+use crate::state::Container;
 
 pub fn run(setting: &Setting, id: &str, format: Format, args: &[String]) -> Result<u8> {
     let container = setting.load(id)?;
     let pids = match &container.state.cgroup {
         Some(location) => Cgroup::open(location).and_then(|c| c.procs()).context("ps")?,
-        None => {
-            return Err(Error::unsupported("ps: the container has no cgroup (--cgroup-manager disabled)"))
-        }
+        None => without_cgroup(&container),
     };
     if format == Format::Json {
         return print(&json(&pids)).map(|()| 0);
@@ -30,6 +29,39 @@ pub fn run(setting: &Setting, id: &str, format: Format, args: &[String]) -> Resu
     }
     print(&select(&String::from_utf8_lossy(&output.stdout), &pids)?)?;
     Ok(0)
+}
+
+/// The container's processes where no cgroup holds them: all of its pid namespace; if that is somebody else's, its first process and
+/// what descends from it.
+pub fn without_cgroup(container: &Container) -> Vec<i32> {
+    let Some(init) = container.state.init.filter(|init| crate::state::is_alive(*init)) else {
+        return Vec::new();
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids: Vec<i32> = entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let mut found = vec![init.pid];
+    match namespace(init.pid).filter(|_| !container.state.shares_pid_namespace) {
+        Some(own) => {
+            found.extend(pids.into_iter().filter(|p| *p != init.pid && namespace(*p).as_ref() == Some(&own)))
+        }
+        None => {
+            let parents: Vec<(i32, i32)> =
+                pids.into_iter().filter_map(|p| Some((p, crate::state::parent(p)?))).collect();
+            let mut next = 0;
+            while next < found.len() {
+                found.extend(
+                    parents
+                        .iter()
+                        .filter(|(_, parent)| *parent == found[next])
+                        .map(|(p, _)| *p)
+                        .collect::<Vec<_>>(),
+                );
+                next += 1;
+            }
+        }
+    }
+    found
 }
 
 /// An array of numbers and nothing else; Go's `null` for none.
