@@ -98,9 +98,9 @@ pub fn apply(record: &mut Record, state: &State, namespace: &Namespace) -> Resul
         if let Some(old) = known.iter().find(|k| same(k, &link)) {
             link = Link { inner_ifindex: link.inner_ifindex, ..old.clone() };
         }
-        done = put(&host, record, state, &mut link)
-            .and_then(|()| queue(&host, &mut link, &limits))
-            .map_err(|e| e.context(format!("the host's device {} of the container", link.ifindex)));
+        done = put(&host, record, state, &mut link).and_then(|()| queue(&host, &mut link, &limits)).map_err(
+            |e| e.context(format!("the host's device {} of the container", net::ifname(link.ifindex))),
+        );
         links.push(link);
         if done.is_err() {
             break;
@@ -226,7 +226,7 @@ pub fn remove(link: &Link, map_id: u32) -> Result<()> {
     let host = Netlink::here().with_context(|| "opening a netlink socket")?;
     let gone =
         |e: &std::io::Error| matches!(e.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT));
-    let what = || format!("removing the backstop of the host's device {}", link.ifindex);
+    let what = || format!("removing the backstop of the host's device {}", net::ifname(link.ifindex));
     for way in tc::WAYS {
         match tc::tcx_detach(link.ifindex, way, map_id) {
             Err(e) if !gone(&e) && !tc::lacks_tcx(&e) => return Err(e).with_context(what),

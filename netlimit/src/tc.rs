@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::error::{Context, Error, Kind, Result};
 use crate::netlink::{self as nl, find, text, u32_at, Message, Netlink};
 use crate::sys::bpf::{self, At, AttachType};
+use crate::sys::net;
 
 /// Which way packets go, seen from the host's device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +194,8 @@ pub fn queue_set(socket: &Netlink, ifindex: u32, q: Queue) -> Result<()> {
         Some((_, QUEUE_HANDLE)) => nl::REPLACE | nl::ACK,
         Some((kind, handle)) if handle != 0 => {
             let text = format!(
-                "net.ingress-mode=queue: the device {ifindex} has a qdisc {kind} already; use `police`, or remove it"
+                "net.ingress-mode=queue: it has a qdisc {kind} already; use `police`, or remove that (tc qdisc show dev {})",
+                net::ifname(ifindex)
             );
             return Err(Error::new(Kind::Busy, text));
         }
@@ -218,7 +220,7 @@ pub fn queue_set(socket: &Netlink, ifindex: u32, q: Queue) -> Result<()> {
         Some(libc::ENOENT | libc::EOPNOTSUPP) => {
             Error::unsupported("net.ingress-mode=queue: this kernel has no sch_tbf; use `police`")
         }
-        _ => Error::from(e).context(format!("setting the queue of device {ifindex}")),
+        _ => Error::from(e).context("setting the queue"),
     })
 }
 
@@ -228,12 +230,14 @@ pub fn queue_remove(socket: &Netlink, ifindex: u32) -> Result<()> {
         return Ok(());
     }
     let m = Message::tc(nl::RTM_DELQDISC, nl::ACK, ifindex, QUEUE_HANDLE, TC_ROOT, 0);
-    socket.ask(m).map(drop).with_context(|| format!("removing the queue of device {ifindex}"))
+    socket.ask(m).map(drop).with_context(|| format!("removing the queue of device {}", net::ifname(ifindex)))
 }
 
 fn root_qdisc(socket: &Netlink, ifindex: u32) -> Result<Option<(String, u32)>> {
     let dump = Message::tc(nl::RTM_GETQDISC, nl::DUMP, ifindex, 0, 0, 0);
-    let answers = socket.ask(dump).with_context(|| format!("asking for the qdiscs of device {ifindex}"))?;
+    let answers = socket
+        .ask(dump)
+        .with_context(|| format!("asking for the qdiscs of device {}", net::ifname(ifindex)))?;
     // The dump is of all devices.
     let root = answers.iter().find(|a| u32_at(a, 4) == ifindex && u32_at(a, 12) == TC_ROOT);
     Ok(root.map(|a| {

@@ -112,6 +112,18 @@ pub fn ifindex(name: &str) -> Option<u32> {
     }
 }
 
+/// What people call a network device of this thread's namespace; its number if it is gone.
+pub fn ifname(index: u32) -> String {
+    let mut name = [0u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer is live, writable and of the size that the function asks for.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    let end = name.iter().position(|b| *b == 0).unwrap_or(0);
+    match found.is_null() {
+        true => index.to_string(),
+        false => String::from_utf8_lossy(&name[..end]).into_owned(),
+    }
+}
+
 /// CLOCK_MONOTONIC, which bpf_ktime_get_ns() reads.
 pub fn monotonic_ns() -> u64 {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -97,6 +97,7 @@ pub fn beside_others() -> Outcome {
     let mut record = netlimit::attach(&queue, &second.target()).expect("attaches");
     let e = netlimit::attach_links(&mut record, c.netns().as_fd()).expect_err("the root qdisc is taken");
     assert_eq!(e.kind(), Kind::Busy, "{e}");
+    assert!(e.to_string().contains(&format!("the host's device h{n} of the container")), "{e}");
     println!("     {e}");
     netlimit::detach(&record).expect("detaches");
     assert!(netlimit::counters(&foreign).expect("reads").is_some(), "the other's are still there");
