@@ -144,6 +144,8 @@ fn put(host: &Netlink, record: &Record, state: &State, link: &mut Link) -> Resul
             .with_context(|| format!("asking for the id of {}", cgroup.display()))?,
         levels: depth(cgroup),
         orphans: link.kind == LinkKind::Veth,
+        // Those are in the root cgroup, where another runtime's container may be too if the namespace is shared.
+        kernels: link.kind == LinkKind::Veth && record.network == Network::Private,
     };
     let all = state.features();
     // Below a macvlan the packets' tags are still there.

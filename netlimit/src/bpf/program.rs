@@ -63,8 +63,10 @@ pub struct Owner {
     pub cgroup_id: u64,
     /// Depth below the root of the hierarchy at which the id is found, first and last possible.
     pub levels: (u32, u32),
-    /// Packets without a socket (forwarded ones), and the kernel's own, are ours too.
+    /// Packets without a socket (forwarded ones) are ours too.
     pub orphans: bool,
+    /// Packets of the kernel's own sockets are ours too.
+    pub kernels: bool,
 }
 
 /// What a program can do beside bytes and packets. The verifier takes a microsecond for an instruction, so that a
@@ -223,7 +225,7 @@ fn only_owned(a: &mut Asm, owner: Owner, pass: Label) {
     let ours = a.label();
     a.load(Width::Dw, R1, R6, skb::SK);
     a.jump_if_imm(If::Eq, R1, 0, if owner.orphans { ours } else { pass });
-    if owner.orphans {
+    if owner.kernels {
         // What the kernel sends by itself, answers to pings and RSTs, comes from sockets of its own in the root cgroup, which
         // has nothing at the first level. Whoever sends many pings decides how much that is.
         a.mov(R1, R6);

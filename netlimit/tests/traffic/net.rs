@@ -136,6 +136,14 @@ impl Container {
         self.sender_in(self, args)
     }
 
+    /// In the namespace, but not in the cgroup.
+    pub fn stranger(&self, args: &[&str]) -> Background {
+        let me = std::env::current_exe().expect("own path");
+        let mut c = Command::new("nsenter");
+        c.args(["-t", &self.holder.id().to_string(), "-n", "--"]).arg(me).arg("send").args(args);
+        Background(c.stdout(Stdio::piped()).spawn().expect("starts"))
+    }
+
     /// In this cgroup, but in another one's namespace.
     pub fn sender_in(&self, other: &Container, args: &[&str]) -> Background {
         let me = std::env::current_exe().expect("own path");

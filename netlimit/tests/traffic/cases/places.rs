@@ -118,6 +118,8 @@ pub fn shared_namespace() -> Outcome {
     let flow = ["udp", &to, "1400", "4000", "30"];
     let (_a, _b) = (pod.sender(&flow), other.sender_in(&pod, &flow));
     let _c = other.sender_in(&pod, &["packet", "eth0", "500", "30", "bypass"]);
+    // Another runtime's container need not be in a cgroup of its own here: then it is in the root one.
+    let _d = pod.stranger(&flow);
     sleep(Duration::from_secs(1));
     let received = || device_bytes(&format!("h{}", pod.n));
     let (begun, before) = (Instant::now(), received());
