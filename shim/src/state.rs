@@ -110,6 +110,8 @@ message! {
         /// A signal ended it: its code says which. And what the process connector has said of that.
         37 killed: bool, 38 heard_killed: bool,
         39 unread: Vec<Unread>,
+        /// The inode of the pipe that its stdin is, as long as that has not come to its end.
+        40 stdin_inode: u64,
     }
 
     struct Task {

@@ -4,11 +4,13 @@ use crate::{missing, with_ledger};
 use integration::monitor::{end, fifo, namespace, shim, signal, target, Monitor, Reader, Task};
 use integration::wire::{Client, Fields};
 use integration::{eventually, host, skip, Run};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{kill, Signal};
 use nix::sys::wait::{waitpid, WaitPidFlag};
 use nix::unistd::Pid;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -96,6 +98,43 @@ fn a_container_that_lost_its_monitor_is_adopted() {
     // By the pidfd, or before Linux 6.15 by the process connector.
     assert_eq!((&record["status"], seen), (&"exact".into(), 137), "{record}");
     client.ok("Delete", target(&r.task.id, ""));
+}
+
+/// A container that does not read just then has its input again, and its end.
+#[test]
+fn what_was_adopted_reads_on() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let monitor = Monitor::start("reads");
+    let script = "until [ -e /go ]; do sleep 0.05; done; cat; exit 5";
+    let mut task = monitor.task(&monitor.id, &["sh", "-c", script]);
+    (task.stdin, task.stdout) = (Some(fifo("keys")), Some(fifo("read")));
+    let both = |path| fs::File::options().read(true).write(true).open(path).expect("fifo");
+    let mut keys = both(task.stdin.as_ref().expect("fifo"));
+    let mut output = both(task.stdout.as_ref().expect("fifo"));
+    let client = monitor.client();
+    client.ok("Create", task.create());
+    client.ok("Start", target(&task.id, ""));
+    std::io::Write::write_all(&mut keys, b"before\n").expect("keys");
+    // The monitor has passed it on once nothing is left to read here.
+    let seen = keys.try_clone().expect("fifo");
+    let mut left = [PollFd::new(seen.as_fd(), PollFlags::POLLIN)];
+    eventually("the monitor has it", || poll(&mut left, PollTimeout::ZERO) == Ok(0));
+    monitor.kill_all();
+    Run::new(shim()).args(["adopt", "--namespace", namespace(), &task.id]).ok();
+    eventually("the new monitor", || status(&task.id) == "running");
+    std::io::Write::write_all(&mut keys, b"after\n").expect("keys");
+    let client = monitor.client();
+    let waiting = client.begin("Wait", target(&task.id, ""));
+    fs::write(task.bundle.rootfs().join("go"), "").expect("go");
+    client.ok("CloseIO", integration::wire::Msg::new().text(1, &task.id).int(3, 1));
+    assert_eq!(client.answer(waiting).expect("Wait").int(1), 5);
+    let mut said = [0; 13];
+    std::io::Read::read_exact(&mut output, &mut said).expect("output");
+    assert_eq!(std::str::from_utf8(&said), Ok("before\nafter\n"));
+    client.ok("Delete", target(&task.id, ""));
 }
 
 /// The logging binary came to the end of its input with the monitor: the new one starts another.

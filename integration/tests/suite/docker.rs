@@ -72,6 +72,7 @@ macro_rules! with_cases { ($define:ident) => { $define! {
     run_unexecutable: "$D run --rm --runtime $R $I /etc/passwd >/dev/null 2>&1; echo $?";
     run_folder: "$D run --rm --runtime $R $I /etc >/dev/null 2>&1; echo $?";
     run_stdin: "echo word | $D run --rm -i --runtime $R $I cat";
+    run_stdin_reopened: "echo word | $D run --rm -i --runtime $R $I sh -c 'sleep 1; cat /dev/stdin; cat /dev/stdin; exit 3'; echo $?";
     run_streams: "$D run --rm --runtime $R $I sh -c 'echo out; echo err >&2' 2>/dev/null";
     run_tty: "script -qec \"$D run --rm -it --runtime $R $I sh -c 'tty; stty size | wc -w; echo done'\" /dev/null </dev/null | clean";
     run_detached_and_logs: "$D run -d --name $N --runtime $R $I sh -c 'echo one; echo two >&2' >/dev/null; $D wait $N; $D logs $N 2>&1 | sort; $D rm $N";

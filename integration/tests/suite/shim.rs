@@ -245,6 +245,30 @@ fn streams_are_fifos() {
     );
 }
 
+/// `... | docker run -i IMAGE sh -c 'tool /dev/stdin'`: opened anew once all is written, and once more when all is read.
+#[test]
+fn a_stdin_at_its_end_can_be_opened_again() {
+    like_containerds(
+        "reopened",
+        sh("until [ -e /go ]; do sleep 0.01; done; cat /dev/stdin; cat /dev/stdin; exit 3"),
+        |shim, seen| {
+            let mut fifos = Fifos::new(&shim.id, true);
+            let paths = fifos.paths();
+            create(shim, [&paths[0], &paths[1], &paths[2]]).unwrap();
+            seen.answer("start", &shim.call("Start"));
+            fifos.write("word\n");
+            fifos.close_stdin();
+            let request = shim.target().number(3, 1);
+            seen.answer("close", &shim.client.call("CloseIO", &request));
+            fs::write(shim.bundle.rootfs().join("go"), "").unwrap();
+            seen.note(shim.wait("").unwrap().get(1));
+            seen.answer("delete", &shim.call("Delete"));
+            eventually("both streams end", || fifos.ended() == 2);
+            seen.note(format!("{:?} {:?}", fifos.read("stdout"), fifos.read("stderr")));
+        },
+    );
+}
+
 #[test]
 fn an_execs_streams_are_its_own() {
     like_containerds("exec-fifos", sh("sleep 1000"), |shim, seen| {

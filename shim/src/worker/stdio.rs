@@ -1,8 +1,9 @@
 //! Making and closing the ways of a process's input and output.
 //!
-//! The pipes are named FIFOs in the monitor's directory, and the container's side of its output is opened for reading too: should
+//! The pipes of output are named FIFOs in the monitor's directory, and the container's side of them is opened for reading too: should
 //! every monitor process die at once, the container's writes find neither an end of file nor a broken pipe, and a new monitor
-//! opens the same FIFOs again.
+//! opens the same FIFOs again. Stdin is a pipe without a name: who opens `/dev/stdin` anew after its end would wait for a writer of a FIFO
+//! for ever. A new monitor finds it through the container's first process.
 
 use super::{Source, Worker};
 use crate::api::{AttachRequest, AttachResponse};
@@ -62,6 +63,33 @@ fn logger_pipe() -> Result<Stream> {
     Ok(Stream { sink, logger, ..Stream::default() })
 }
 
+/// The container's stdin: its end and ours.
+fn stdin_pipe(options: &crate::api::RuncOptions) -> Result<(u32, u32)> {
+    let (child, ours) =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).context(|| "making a pipe")?;
+    nix::fcntl::fcntl(&child, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))
+        .context(|| "setting a pipe to block")?;
+    if options.io_uid != 0 || options.io_gid != 0 {
+        std::os::unix::fs::fchown(&child, Some(options.io_uid), Some(options.io_gid))?;
+    }
+    Ok((number(Fd::keep(child)), number(Fd::keep(ours))))
+}
+
+fn inode(of: Fd) -> u64 {
+    nix::sys::stat::fstat(of).map_or(0, |s| s.st_ino)
+}
+
+/// The pipe that is a process's stdin, if that is still the one that it was given.
+fn stdin_of(pid: u32, wanted: u64) -> Result<u32> {
+    // First without opening what it may be instead.
+    let seen = open(Path::new(&format!("/proc/{pid}/fd/0")), OFlag::O_PATH)?;
+    let same = inode(seen) == wanted && super::tell::is_fifo(seen);
+    let path = PathBuf::from(format!("/proc/self/fd/{}", seen.0));
+    let pipe = same.then(|| open(&path, OFlag::O_WRONLY | OFlag::O_NONBLOCK));
+    seen.close();
+    pipe.unwrap_or_else(|| Err(Error::new(Kind::NotFound, "its stdin is another file"))).map(number)
+}
+
 /// Lets a pipe hold a whole batch: all that batches pass through are of one size, or none of a batch may be lost in between.
 fn widen(pipe: Fd) -> Result<()> {
     let size = nix::fcntl::FcntlArg::F_SETPIPE_SZ(crate::stream::BATCH as i32);
@@ -69,7 +97,7 @@ fn widen(pipe: Fd) -> Result<()> {
     Ok(())
 }
 
-/// The name of a FIFO of a process, of which stream 0, 1 or 2.
+/// The name of a FIFO of a process, of which stream 1 or 2.
 pub(super) fn fifo(setup: &Setup, task: &str, exec: &str, stream: u8) -> PathBuf {
     Path::new(&setup.directory).join(format!("{}.{stream}", place::name(setup, task, exec)))
 }
@@ -150,12 +178,8 @@ impl Worker<'_> {
 
     fn open_pipes(&mut self, task: &Task, p: &mut Process) -> Result<()> {
         if !p.stdin.is_empty() {
-            let path = fifo(&self.root.setup, &task.id, &p.id, 0);
-            make_fifo(&path, &task.options)?;
-            // Reading first, for the other end opens without a wait.
-            let ours = open(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
-            p.child_in = number(open(&path, OFlag::O_RDONLY)?);
-            p.stdin_pipe = number(ours);
+            (p.child_in, p.stdin_pipe) = stdin_pipe(&task.options)?;
+            p.stdin_inode = fd(p.stdin_pipe).map_or(0, inode);
             let source = p.stdin.strip_prefix("fifo://").unwrap_or(&p.stdin);
             // Not for writing: that the last writer left is how some clients say that there is no more.
             let source = number(open(Path::new(source), OFlag::O_RDONLY | OFlag::O_NONBLOCK)?);
@@ -331,14 +355,8 @@ impl Worker<'_> {
 
     /// After every head was lost: opens again what was named, in the first worker of the adopting monitor.
     pub(super) fn reopen_streams(&mut self) {
-        let setup = self.root.setup.clone();
         let mut changed = false;
-        let processes = self.root.state.tasks.iter_mut().flat_map(|t| {
-            let id = t.id.clone();
-            t.processes_mut().map(move |p| (id.clone(), p))
-        });
-        for (task, process) in processes {
-            let stdin = fifo(&setup, &task, &process.id, 0);
+        for process in self.root.state.tasks.iter_mut().flat_map(|t| t.processes_mut()) {
             let logged = matches!(target(&process.stdout), Target::Binary);
             for stream in [&mut process.out, &mut process.err].into_iter().flatten() {
                 if stream.reopen.is_empty() {
@@ -360,12 +378,16 @@ impl Worker<'_> {
                     }
                 }
             }
-            if changed && process.stdin_pipe == 0 && stdin.exists() && !process.exited() {
-                process.stdin_pipe = open(&stdin, OFlag::O_RDWR | OFlag::O_NONBLOCK).map_or(0, number);
+            if process.stdin_inode != 0 && process.stdin_pipe == 0 && process.pid != 0 && !process.exited() {
+                changed = true;
+                process.stdin_pipe = stdin_of(process.pid, process.stdin_inode).unwrap_or(0);
                 let source = process.stdin.strip_prefix("fifo://").unwrap_or(&process.stdin);
                 let source = open(Path::new(source), OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_or(0, number);
-                if source != 0 {
-                    process.inputs.push(Input { source, ..Input::default() });
+                match process.stdin_pipe {
+                    // It has closed it, or taken another.
+                    0 => process.stdin_inode = 0,
+                    _ if source != 0 => process.inputs.push(Input { source, ..Input::default() }),
+                    _ => {}
                 }
             }
             // A terminal died with its last holder: there is nothing to wait for.
@@ -502,6 +524,7 @@ impl Worker<'_> {
             // The last word of the client that owns stdin; one that is only attached just leaves.
             if !input.client && process.console == 0 {
                 close_pipe = std::mem::take(&mut process.stdin_pipe);
+                process.stdin_inode = 0;
             }
         }
         self.commit();
@@ -572,8 +595,8 @@ impl Worker<'_> {
         numbers.extend(p.inputs.drain(..).map(|i| i.source));
         numbers.extend(p.unread.drain(..).flat_map(|u| u.fds()));
         (p.child_in, p.child_out, p.child_err, p.console_listener) = (0, 0, 0, 0);
-        (p.stdin_pipe, p.console, p.pidfd) = (0, 0, 0);
-        let names: Vec<PathBuf> = (0..3).map(|n| fifo(&self.root.setup, task, exec, n)).collect();
+        (p.stdin_pipe, p.stdin_inode, p.console, p.pidfd) = (0, 0, 0, 0);
+        let names: Vec<PathBuf> = (1..3).map(|n| fifo(&self.root.setup, task, exec, n)).collect();
         self.commit();
         for mut stream in streams.into_iter().flatten() {
             if stream.source == console {
@@ -590,7 +613,7 @@ impl Worker<'_> {
     /// What a deleted process had in the monitor's directory. Init's record stays as long as the monitor does.
     fn remove_files(&self, task: &str, exec: &str) {
         let setup = &self.root.setup;
-        let mut names: Vec<PathBuf> = (0..3).map(|n| fifo(setup, task, exec, n)).collect();
+        let mut names: Vec<PathBuf> = (1..3).map(|n| fifo(setup, task, exec, n)).collect();
         names.push(place::console_socket(setup, task, exec));
         if !exec.is_empty() {
             names.extend((1..3).map(|n| PathBuf::from(spool(setup, task, exec, n) + ".spool")));

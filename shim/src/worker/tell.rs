@@ -214,7 +214,7 @@ impl Worker<'_> {
     }
 }
 
-fn is_fifo(file: Fd) -> bool {
+pub(super) fn is_fifo(file: Fd) -> bool {
     let mode = nix::sys::stat::fstat(file).map_or(0, |s| s.st_mode);
     mode & libc::S_IFMT == libc::S_IFIFO
 }
