@@ -83,11 +83,18 @@ fn docker_in_debug_mode() {
 
 /// A Docker that hands on annotations, from 24 on: they hold, `docker update` leaves them, and a wrong one is refused by name.
 #[track_caller]
+/// The version of a Docker that knows neither annotations nor shims by their names.
+fn before_24(engine: &Engine) -> Option<String> {
+    let version =
+        engine.docker(&["version", "--format", "{{.Server.Version}}"]).ok().stdout.trim().to_string();
+    let major = version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    (major < 24).then_some(version)
+}
+
 fn annotated(runtime: &str, name: &str) {
     let engine = docker!(engine());
-    let version = engine.docker(&["version", "--format", "{{.Server.Version}}"]).ok().stdout;
-    if version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0) < 24 {
-        skip!("Docker {} has no --annotation", version.trim());
+    if let Some(version) = before_24(engine) {
+        skip!("Docker {version} has no --annotation");
     }
     let text = format!(
         "$D run -d --name $N --runtime {runtime} --annotation hydra.pids.limit=44 --annotation hydra.net.egress-rate=8mbit $I sleep 1000 >/dev/null
@@ -163,6 +170,9 @@ fn docker_by_the_shims_name_has_a_scope() {
     let engine = docker!(engine());
     if !Path::new("/run/systemd/system").exists() {
         skip!("no systemd runs here");
+    }
+    if let Some(version) = before_24(engine) {
+        skip!("Docker {version} takes no shim by its name");
     }
     for (runtime, name) in [("shimmed", "scopetype"), ("io.containerd.hydra.v2", "scopename")] {
         let text = format!(
