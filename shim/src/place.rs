@@ -1,15 +1,17 @@
 //! Where a monitor keeps its things.
 //!
 //! `/run/hydra-shim/NAMESPACE/ID/` (0700): `state` (the map), `ID.sock`, FIFOs, files of jobs, `exit.json`, `events`.
-//! `/var/lib/hydra-shim/NAMESPACE/ID/`: rings and spools of output, on disk.
+//! `/var/lib/hydra-shim/NAMESPACE/ID/`: rings and spools of output, on disk; without privileges over the host in the user's own data.
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::Setup;
+use nix::errno::Errno;
+use nix::unistd::{access, AccessFlags};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 pub const RUN: &str = "/run/hydra-shim";
-pub const DISK: &str = "/var/lib/hydra-shim";
+const DISK: &str = "/var/lib/hydra-shim";
 
 /// containerd's own rule for identifiers: names of namespaces, monitors and processes become names of files here.
 pub fn check_name(name: &str) -> Result<()> {
@@ -28,7 +30,20 @@ pub fn run_dir(namespace: &str, id: &str) -> PathBuf {
 }
 
 pub fn disk_dir(namespace: &str, id: &str) -> PathBuf {
-    Path::new(DISK).join(namespace).join(id)
+    disk().join(namespace).join(id)
+}
+
+/// Root of a user namespace, as under Docker's rootless kit, may not write where the host's root does: what is kept on disk is with that
+/// user's data (XDG Base Directory Specification).
+fn disk() -> PathBuf {
+    let denied = |path: &str| access(path, AccessFlags::W_OK) == Err(Errno::EACCES);
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let data = || set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")));
+    let usual = PathBuf::from(DISK);
+    match denied(DISK) || (!usual.exists() && denied("/var/lib")) {
+        true => data().map_or(usual, |data| data.join("hydra-shim")),
+        false => usual,
+    }
 }
 
 pub fn make(path: &Path) -> Result<()> {
