@@ -170,8 +170,8 @@ fn places() -> Vec<Place> {
         read.filter_map(|e| e.file_name().into_string().ok()).collect()
     };
     let mut all = Vec::new();
-    for namespace in entries(Path::new(place::RUN)) {
-        for id in entries(&Path::new(place::RUN).join(&namespace)) {
+    for namespace in entries(&place::run()) {
+        for id in entries(&place::run().join(&namespace)) {
             all.push(Place::new(&namespace, &id));
         }
     }

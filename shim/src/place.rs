@@ -1,7 +1,8 @@
 //! Where a monitor keeps its things.
 //!
 //! `/run/hydra-shim/NAMESPACE/ID/` (0700): `state` (the map), `ID.sock`, FIFOs, files of jobs, `exit.json`, `events`.
-//! `/var/lib/hydra-shim/NAMESPACE/ID/`: rings and spools of output, on disk; without privileges over the host in the user's own data.
+//! `/var/lib/hydra-shim/NAMESPACE/ID/`: rings and spools of output, on disk.
+//! Without privileges over the host, as under Docker's rootless kit, both are among the user's own things.
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::Setup;
@@ -9,9 +10,6 @@ use nix::errno::Errno;
 use nix::unistd::{access, AccessFlags};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-
-pub const RUN: &str = "/run/hydra-shim";
-const DISK: &str = "/var/lib/hydra-shim";
 
 /// containerd's own rule for identifiers: names of namespaces, monitors and processes become names of files here.
 pub fn check_name(name: &str) -> Result<()> {
@@ -26,22 +24,32 @@ pub fn check_name(name: &str) -> Result<()> {
 }
 
 pub fn run_dir(namespace: &str, id: &str) -> PathBuf {
-    Path::new(RUN).join(namespace).join(id)
+    run().join(namespace).join(id)
 }
 
 pub fn disk_dir(namespace: &str, id: &str) -> PathBuf {
     disk().join(namespace).join(id)
 }
 
-/// Root of a user namespace, as under Docker's rootless kit, may not write where the host's root does: what is kept on disk is with that
-/// user's data (XDG Base Directory Specification).
+/// The directory of all monitors. Root of a user namespace may not write where the host's root does (`runtime` goes by the same rule).
+pub fn run() -> PathBuf {
+    or_the_users("/run", || set("XDG_RUNTIME_DIR"))
+}
+
 fn disk() -> PathBuf {
-    let denied = |path: &str| access(path, AccessFlags::W_OK) == Err(Errno::EACCES);
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let data = || set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")));
-    let usual = PathBuf::from(DISK);
-    match denied(DISK) || (!usual.exists() && denied("/var/lib")) {
-        true => data().map_or(usual, |data| data.join("hydra-shim")),
+    or_the_users("/var/lib", || set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share"))))
+}
+
+/// By the XDG Base Directory Specification paths that are not absolute are none.
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn or_the_users(hosts: &str, users: impl FnOnce() -> Option<PathBuf>) -> PathBuf {
+    let denied = |path: &Path| access(path, AccessFlags::W_OK) == Err(Errno::EACCES);
+    let [usual, above] = [Path::new(hosts).join("hydra-shim"), PathBuf::from(hosts)];
+    match denied(&usual) || (!usual.exists() && denied(&above)) {
+        true => users().map_or(usual, |own| own.join("hydra-shim")),
         false => usual,
     }
 }
@@ -84,7 +92,7 @@ fn short(path: PathBuf, kind: &str) -> PathBuf {
         true => path,
         false => {
             let hash = crate::sha256::hex(path.as_os_str().as_encoded_bytes());
-            Path::new(RUN).join(format!("{}.{kind}", &hash[..40]))
+            run().join(format!("{}.{kind}", &hash[..40]))
         }
     }
 }
@@ -92,7 +100,7 @@ fn short(path: PathBuf, kind: &str) -> PathBuf {
 /// Sockets with a short path lie beside the monitors' directories, and stay there when all of a monitor was killed: those that
 /// nobody listens on go. One that was just made may be about to be listened on.
 pub fn sweep() {
-    for entry in std::fs::read_dir(RUN).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(run()).into_iter().flatten().flatten() {
         let old = |m: std::fs::Metadata| m.modified().ok()?.elapsed().ok();
         let refused = || std::os::unix::net::UnixStream::connect(entry.path()).map_err(|e| e.kind());
         if entry.file_type().is_ok_and(|t| std::os::unix::fs::FileTypeExt::is_socket(&t))

@@ -215,7 +215,7 @@ fn the_state_of_root_in_a_user_namespace_is_the_users() {
     }
 }
 
-/// Root of a user namespace with a `/run` of its own, as Docker's rootless kit makes it, has monitors too; their logs are with the user's data.
+/// Root of a user namespace has monitors too, be it with a `/run` of its own or without; their logs are with the user's data.
 #[test]
 fn a_plain_user_has_a_monitor() {
     if !allowed() {
@@ -224,24 +224,38 @@ fn a_plain_user_has_a_monitor() {
     if integration::peer() != integration::Peer::Hydra {
         skip!("the monitor is ours");
     }
-    let c = container("rootlessmonitor", "echo seen; exit 3").with(|c| {
-        c.as_object_mut().unwrap().remove("hostname");
-        c["mounts"] = json!([]);
-        c["linux"] = json!({ "namespaces": [{ "type": "mount" }, { "type": "pid" }] });
-    });
-    c.bundle.write();
-    let script = "mount -t tmpfs none /run && $SHIM run --namespace n --bundle . --root $ROOT $ID || exit 99
-        $RUN --root $ROOT wait $ID; echo $?; $RUN --root $ROOT logs $ID; ls $HOME/.local/share/hydra-shim/n/$ID
-        $SHIM forget --namespace n $ID; $RUN --root $ROOT delete --force $ID; ls -A $HOME/.local/share/hydra-shim/n";
-    let run = as_user(
-        Run::new("setpriv"),
-        &["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
-    );
-    let run = run.env("RUN", integration::host::runtime()).env("SHIM", integration::host::shim());
-    let run = run.env("HOME", &c.bundle.dir).without_env("XDG_DATA_HOME").without_env("XDG_RUNTIME_DIR");
-    let out = run.env("ROOT", &c.root).env("ID", &c.id).dir(&c.bundle.dir).out().ok();
-    let ring = format!("{}.1.ring", c.id);
-    let lines: Vec<&str> = out.stdout.split_whitespace().collect();
-    assert!(lines.contains(&"3") && lines.contains(&"seen") && lines.contains(&ring.as_str()), "{out}");
-    assert!(!out.stdout.trim_end().ends_with(&c.id), "nothing is left: {out}");
+    // A socket's path is short.
+    let own = integration::janitor::scratch().join("own");
+    fs::create_dir_all(&own).unwrap();
+    Run::new("chown").args([USER]).args([&own]).ok();
+    for (n, prepare) in ["mount -t tmpfs none /run", "true"].into_iter().enumerate() {
+        let c = container(
+            &format!("rootlessmonitor{n}"),
+            "echo seen; until [ -e /go ]; do sleep 0.01; done; exit 3",
+        )
+        .with(|c| {
+            c.as_object_mut().unwrap().remove("hostname");
+            c["mounts"] = json!([]);
+            c["linux"] = json!({ "namespaces": [{ "type": "mount" }, { "type": "pid" }] });
+        });
+        c.bundle.write();
+        let script = format!(
+            "{prepare} && $SHIM run --namespace n --bundle . --root $ROOT $ID || exit 99
+            $RUN --root $ROOT list --long --format json | grep -o '\"monitor\":[0-9]*'
+            touch rootfs/go; $RUN --root $ROOT wait $ID; echo $?; $RUN --root $ROOT logs $ID; ls $HOME/.local/share/hydra-shim/n/$ID
+            $SHIM forget --namespace n $ID; $RUN --root $ROOT delete --force $ID; ls -A $HOME/.local/share/hydra-shim/n"
+        );
+        let run = as_user(
+            Run::new("setpriv"),
+            &["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &script],
+        );
+        let run = run.env("RUN", integration::host::runtime()).env("SHIM", integration::host::shim());
+        let run = run.env("HOME", &c.bundle.dir).env("XDG_RUNTIME_DIR", &own).without_env("XDG_DATA_HOME");
+        let out = run.env("ROOT", &c.root).env("ID", &c.id).dir(&c.bundle.dir).out().ok();
+        let ring = format!("{}.1.ring", c.id);
+        let lines: Vec<&str> = out.stdout.split_whitespace().collect();
+        assert!(lines.contains(&"3") && lines.contains(&"seen") && lines.contains(&ring.as_str()), "{out}");
+        assert!(out.stdout.contains("\"monitor\":"), "{out}");
+        assert!(!out.stdout.trim_end().ends_with(&c.id), "nothing is left: {out}");
+    }
 }

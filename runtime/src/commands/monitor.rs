@@ -8,6 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
+use nix::errno::Errno;
+use nix::unistd::{access, AccessFlags};
+
 use super::{find, Setting};
 use crate::cli;
 use crate::error::{Context, Error, Kind, Result};
@@ -60,7 +63,7 @@ fn said(stderr: &[u8], status: ExitStatus) -> Error {
 /// Whether a head of a container's own monitor lives: it then holds a lock on the monitor's state, which is asked of the kernel's list,
 /// since trying the lock could keep a monitor from starting. None: there is no such monitor (one of a pod has the pod's name).
 pub fn is_present(id: &str) -> Option<bool> {
-    let spaces = std::fs::read_dir(MONITORS).ok()?.flatten();
+    let spaces = std::fs::read_dir(monitors()).ok()?.flatten();
     let state = spaces.map(|space| space.path().join(id).join("state")).find_map(|p| p.metadata().ok())?;
     let (device, inode) = (state.dev(), state.ino());
     let file = format!("{:02x}:{:02x}:{inode}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
@@ -68,8 +71,19 @@ pub fn is_present(id: &str) -> Option<bool> {
     Some(locks.lines().any(|l| l.contains(" FLOCK ") && l.split_whitespace().any(|field| field == file)))
 }
 
+/// Root of a user namespace may not write there, and has them in `$XDG_RUNTIME_DIR`: by the monitor's own rule (its `place.rs`).
+fn monitors() -> PathBuf {
+    let denied = |path: &str| access(path, AccessFlags::W_OK) == Err(Errno::EACCES);
+    let usual = PathBuf::from(MONITORS);
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    match denied(MONITORS) || (!usual.exists() && denied("/run")) {
+        true => own.map_or(usual, |own| own.join("hydra-shim")),
+        false => usual,
+    }
+}
+
 fn any_monitor() -> bool {
-    std::fs::read_dir(MONITORS).is_ok_and(|mut entries| entries.next().is_some())
+    std::fs::read_dir(monitors()).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// The monitor's program, asked about one container of this `--root`.
