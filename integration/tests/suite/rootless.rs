@@ -198,12 +198,17 @@ fn the_state_of_root_in_a_user_namespace_is_the_users() {
     if !allowed() {
         skip!("plain users may not make user namespaces here");
     }
+    let name = match integration::peer() {
+        integration::Peer::Hydra => "hydra",
+        integration::Peer::Runc => "runc",
+        integration::Peer::Crun => skip!("crun has rules of its own"),
+    };
     let home = integration::janitor::scratch().join("xdg");
     fs::create_dir_all(&home).unwrap();
     Run::new("chown").args([USER]).args([&home]).ok();
     let program = integration::host::runtime();
     for (user, own) in [(None, true), (Some("somebody"), true), (Some("root"), false)] {
-        let _ = fs::remove_dir_all(home.join("hydra"));
+        let _ = fs::remove_dir_all(home.join(name));
         let list = ["unshare", "--user", "--map-root-user", program.to_str().unwrap(), "list"];
         let run = as_user(Run::new("setpriv"), &list).env("XDG_RUNTIME_DIR", &home);
         let run = match user {
@@ -211,7 +216,7 @@ fn the_state_of_root_in_a_user_namespace_is_the_users() {
             None => run.without_env("USER"),
         };
         let out = run.out();
-        assert_eq!(home.join("hydra").exists(), own, "$USER {user:?}: {out}");
+        assert_eq!(home.join(name).exists(), own, "$USER {user:?}: {out}");
     }
 }
 
