@@ -256,7 +256,11 @@ fn a_plain_user_has_a_monitor() {
         );
         let run = run.env("RUN", integration::host::runtime()).env("SHIM", integration::host::shim());
         let run = run.env("HOME", &c.bundle.dir).env("XDG_RUNTIME_DIR", &own).without_env("XDG_DATA_HOME");
-        let out = run.env("ROOT", &c.root).env("ID", &c.id).dir(&c.bundle.dir).out().ok();
+        let out = run.env("ROOT", &c.root).env("ID", &c.id).dir(&c.bundle.dir).out();
+        if out.stderr.contains("the monitor needs pidfds") {
+            skip!("there are no pidfds here");
+        }
+        let out = out.ok();
         let ring = format!("{}.1.ring", c.id);
         let lines: Vec<&str> = out.stdout.split_whitespace().collect();
         assert!(lines.contains(&"3") && lines.contains(&"seen") && lines.contains(&ring.as_str()), "{out}");
