@@ -15,9 +15,10 @@ const PLACES: [(ProgType, AttachType); 5] = [
     (ProgType::CgroupSkb, AttachType::CgroupIngress),
     (ProgType::CgroupSock, AttachType::CgroupSockCreate),
     (ProgType::SockOps, AttachType::CgroupSockOps),
-    // There during an update only.
-    (ProgType::CgroupSockopt, AttachType::CgroupSetsockopt),
+    ADOPTING,
 ];
+/// There during an update only.
+const ADOPTING: (ProgType, AttachType) = (ProgType::CgroupSockopt, AttachType::CgroupSetsockopt);
 
 /// Loads a program. If the kernel refuses it, the error ends with the verifier's last words.
 pub fn load(
@@ -158,7 +159,7 @@ impl Cgroup {
 
     /// Attaches [`Program::Adopt`] for a while.
     pub fn adopt(&self, state: &State) -> Result<Adopting<'_>> {
-        self.put(state, Program::Adopt, PLACES[4])?;
+        self.put(state, Program::Adopt, ADOPTING)?;
         Ok(Adopting(self))
     }
 
@@ -185,6 +186,6 @@ pub struct Adopting<'a>(&'a Cgroup);
 impl Drop for Adopting<'_> {
     fn drop(&mut self) {
         // Left behind it would do no harm; the next one takes its place.
-        let _ = self.0.take(AttachType::CgroupSetsockopt);
+        let _ = self.0.take(ADOPTING.1);
     }
 }

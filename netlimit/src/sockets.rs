@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::attach::Cgroup;
-use crate::bpf::program::{CALLBACK_FLAGS, LEAST_PACE};
+use crate::bpf::socket::{CALLBACK_FLAGS, LEAST_PACE};
 use crate::limits::{Cap, Limits};
 use crate::state::State;
 use crate::sys::net::{self, Sockopt};

@@ -249,7 +249,8 @@ impl Worker<'_> {
                         wanted.push((stream.sink, libc::POLLOUT, source));
                     }
                 }
-                for input in &process.inputs {
+                // A terminal that has not come yet takes nothing.
+                for input in process.inputs.iter().filter(|_| process.stdin_pipe != 0) {
                     match input.stalled {
                         true => wanted.push((process.stdin_pipe, libc::POLLOUT, Source::In(t, p))),
                         false => wanted.push((input.source, libc::POLLIN, Source::In(t, p))),

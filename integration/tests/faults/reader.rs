@@ -275,6 +275,34 @@ fn attach(client: &Client, id: &str, to: &std::path::Path) -> integration::wire:
     client.answer(client.begin_at("hydra.shim.v1.Monitor", "Attach", request))
 }
 
+/// Who listens in and types when the container's stdin is over types to nobody: the monitor lets go of it, and is not kept busy.
+#[test]
+fn a_listener_types_after_the_end_of_stdin() {
+    if let Some(reason) = missing() {
+        skip!("{reason}");
+    }
+    let monitor = Monitor::start("typing");
+    let client = monitor.client();
+    let mut task = monitor.task(&monitor.id, &["sleep", "1000"]);
+    (task.stdin, task.stdout) = (Some(fifo("own")), Some(fifo("out")));
+    client.ok("Create", task.create());
+    client.ok("Start", target(&task.id, ""));
+    let keys = fifo("listener");
+    let request = Msg::new().text(1, &task.id).text(3, &keys.display().to_string());
+    client.answer(client.begin_at("hydra.shim.v1.Monitor", "Attach", request)).expect("Attach");
+    let mut typing = fs::File::options().read(true).write(true).open(&keys).expect("fifo");
+    client.ok("CloseIO", Msg::new().text(1, &task.id).int(3, 1));
+    typing.write_all(b"typed\n").expect("typing");
+    let worker = monitor.heads()[1];
+    // It opened the FIFO once.
+    let open = || {
+        let links = fs::read_dir(format!("/proc/{worker}/fd")).expect("fds").flatten();
+        links.filter(|l| fs::read_link(l.path()).is_ok_and(|to| to == keys)).count()
+    };
+    eventually("the listener is let go", || open() == 0);
+    end(&client, &task.id);
+}
+
 /// Clients of the monitor's own socket are more than it has places: a containerd that comes back still finds one, and they get their
 /// turn one after the other.
 #[test]

@@ -4,3 +4,4 @@ pub mod asm;
 mod flow;
 pub mod layout;
 pub mod program;
+pub mod socket;

@@ -380,14 +380,16 @@ impl Worker<'_> {
             }
             if process.stdin_inode != 0 && process.stdin_pipe == 0 && process.pid != 0 && !process.exited() {
                 changed = true;
-                process.stdin_pipe = stdin_of(process.pid, process.stdin_inode).unwrap_or(0);
-                let source = process.stdin.strip_prefix("fifo://").unwrap_or(&process.stdin);
-                let source = open(Path::new(source), OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_or(0, number);
-                match process.stdin_pipe {
+                match stdin_of(process.pid, process.stdin_inode) {
+                    Ok(pipe) => {
+                        process.stdin_pipe = pipe;
+                        let source = process.stdin.strip_prefix("fifo://").unwrap_or(&process.stdin);
+                        let source = open(Path::new(source), OFlag::O_RDONLY | OFlag::O_NONBLOCK);
+                        let input = |s| Input { source: number(s), ..Input::default() };
+                        process.inputs.extend(source.ok().map(input));
+                    }
                     // It has closed it, or taken another.
-                    0 => process.stdin_inode = 0,
-                    _ if source != 0 => process.inputs.push(Input { source, ..Input::default() }),
-                    _ => {}
+                    Err(_) => process.stdin_inode = 0,
                 }
             }
             // A terminal died with its last holder: there is nothing to wait for.
@@ -526,6 +528,10 @@ impl Worker<'_> {
                 close_pipe = std::mem::take(&mut process.stdin_pipe);
                 process.stdin_inode = 0;
             }
+        }
+        if close_pipe != 0 {
+            // Who listens in has nobody left to type to.
+            gone.extend(process.inputs.drain(..).map(|i| i.source));
         }
         self.commit();
         gone.iter_mut().for_each(close);

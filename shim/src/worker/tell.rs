@@ -191,9 +191,10 @@ impl Worker<'_> {
         }
         // Who asks for what is no more (`Pids` of a deleted container): a job has files where all is removed now.
         for op in &self.root.state.ops {
-            let pid = self.map.header().ops[op.slot as usize].load(SeqCst);
-            if pid > 0 {
-                sys::end_child(pid);
+            let pidfd = Fd(self.map.header().op_fds[op.slot as usize].load(SeqCst));
+            if pidfd.0 > 0 && sys::pidfd_signal(pidfd, libc::SIGKILL).is_ok() {
+                let mut fds = [libc::pollfd { fd: pidfd.0, events: libc::POLLIN, revents: 0 }];
+                let _ = sys::poll(&mut fds, 1000);
             }
         }
         self.remove_containers();
