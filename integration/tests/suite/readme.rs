@@ -75,7 +75,13 @@ fn ctr_runs_a_container() {
         sock.display(),
         block("ctr")
     );
-    engine.script(&line, "hydra", "readme").ok().says("hello");
+    let mut out = engine.script(&line, "hydra", "readme").ok();
+    if out.stdout.is_empty() {
+        // See `ctr.rs`: ctr loses now and then what a container says that ends at once.
+        println!("RETRY: nothing was said: {out}");
+        out = engine.script(&line, "hydra", "readme").ok();
+    }
+    out.says("hello");
 }
 
 #[test]
